@@ -1,0 +1,1 @@
+"""The offline extractor: folders of images to a feature cache."""

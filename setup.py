@@ -1,0 +1,49 @@
+"""Packaging of rezsl_sk; tool settings live in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "([^"]+)"', (HERE / "rezsl_sk" / "__init__.py").read_text()
+).group(1)
+
+PLOT = ["matplotlib>=3.8"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "pandas>=2", "ruff>=0.12", "build>=1.2"]
+
+setup(
+    name="rezsl-sk",
+    version=VERSION,
+    description="Zero-shot learning from attributes with scikit-learn's habits",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    # The folder is called `features` in the repository; installed under that
+    # name it would shadow half of everybody's projects.
+    packages=["rezsl_sk", "rezsl_features"],
+    package_dir={"rezsl_sk": "rezsl_sk", "rezsl_features": "features"},
+    package_data={"rezsl_sk": ["py.typed"], "rezsl_features": ["py.typed"]},
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "scipy>=1.12",
+        "scikit-learn>=1.9",
+        "h5py>=3.10",
+        "joblib>=1.3",
+    ],
+    extras_require={
+        "plot": PLOT,
+        "test": TEST + PLOT,
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
