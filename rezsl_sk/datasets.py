@@ -256,17 +256,17 @@ def _float_features(X, where):
 
 def _check_table(where, attributes, class_names, attribute_names, original_attributes):
     """Raise where the tables contradict themselves or each other."""
+    if len(class_names) != len(attributes):
+        raise ValueError(
+            f"{where}: {len(class_names)} class names for {len(attributes)} rows of "
+            "the attribute table; give one name per class."
+        )
     if not np.isfinite(attributes).all():
         rows = np.flatnonzero(~np.isfinite(attributes).all(axis=1))
         raise ValueError(
             f"{where}: the attribute table contains NaN or infinity for the classes "
             f"{_few(class_names[rows])}. Fill in these values; missing ones have a "
             "place only in original_att."
-        )
-    if len(class_names) != len(attributes):
-        raise ValueError(
-            f"{where}: {len(class_names)} class names for {len(attributes)} rows of "
-            "the attribute table; give one name per class."
         )
     names, counts = np.unique(class_names, return_counts=True)
     if (counts > 1).any() or "" in names:
@@ -565,6 +565,9 @@ def load_xlsa17(root, name, *, features="auto", splits="att_splits"):
     - Without a features file there are no labels, so that classes cannot be
       compared between splits; rows still are.
 
+    MATLAB 5 files are read by :func:`scipy.io.loadmat`, which trusts them: do not
+    load files from a source that you do not trust.
+
     References
     ----------
     .. [1] Xian, Lampert, Schiele, Akata. Zero-shot learning - a comprehensive
@@ -681,7 +684,7 @@ def load_xlsa17(root, name, *, features="auto", splits="att_splits"):
     return data
 
 
-def _replace_with(path, contents):
+def _write_beside(path, contents):
     """Write a MATLAB file beside `path`; give the name it has until renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -699,6 +702,17 @@ def _cells(texts):
     cells = np.empty((len(texts), 1), dtype=object)
     cells[:, 0] = [str(text) for text in texts]
     return cells
+
+
+def _table(values, name):
+    """An attribute table as float64, or a sentence."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf" or values.ndim != 2 or 0 in values.shape:
+        raise ValueError(
+            f"{name} must be a matrix of numbers with one row per class and one "
+            f"column per attribute, got shape {values.shape} and type {values.dtype}."
+        )
+    return values.astype(np.float64)
 
 
 def _row_numbers(values, name):
@@ -832,12 +846,7 @@ def save_xlsa17(
             "MATLAB 5 file can hold. Write it in several sets, as float32, or keep "
             "it in a FeatureCache, which has no such limit."
         )
-    attributes = np.asarray(attributes, dtype=np.float64)
-    if attributes.ndim != 2 or 0 in attributes.shape:
-        raise ValueError(
-            "attributes must be a matrix with one row per class and one column per "
-            f"attribute, got shape {attributes.shape}."
-        )
+    attributes = _table(attributes, "attributes")
     names = class_names
     if names is None:
         names = [f"class{k + 1}" for k in range(len(attributes))]
@@ -847,7 +856,7 @@ def save_xlsa17(
         for texts in (attribute_names, image_files)
     )
     if original_attributes is not None:
-        original_attributes = np.asarray(original_attributes, dtype=np.float64)
+        original_attributes = _table(original_attributes, "original_attributes")
     labels = _labels_to_rows(labels, None if class_names is None else names)
     rows = {
         "trainval": _row_numbers(trainval, "trainval"),
@@ -899,7 +908,7 @@ def save_xlsa17(
     written = []
     try:
         for final, contents in ((features_path, samples), (path, tables)):
-            written.append((_replace_with(final, contents), final))
+            written.append((_write_beside(final, contents), final))
         for temporary, final in written:
             os.replace(temporary, final)
     finally:
@@ -911,7 +920,7 @@ def save_xlsa17(
 def _labels_to_rows(labels, class_names):
     """Labels, given as rows of the table or as class names, as int64 rows."""
     labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iuUO":
+    if labels.ndim != 1 or labels.dtype.kind not in "iuUTO":
         raise ValueError(
             "labels must be a vector of rows of the attribute table, from 0, or of "
             f"class names, got shape {labels.shape} and type {labels.dtype}."
@@ -952,7 +961,7 @@ def _nan_to_missing(table):
 def _check_number(value, name, low, high=None, *, integer=False, hint=""):
     kind = Integral if integer else Real
     good = isinstance(value, kind) and not isinstance(value, bool)
-    if not (good and low <= value and (high is None or value <= high)):
+    if not (good and low <= value < np.inf and (high is None or value <= high)):
         allowed = "a whole number" if integer else "a finite number"
         allowed += f" of at least {low}" if high is None else f" from {low} to {high}"
         raise ValueError(f"{name} must be {allowed}, got {value!r}.{hint}")
@@ -996,8 +1005,9 @@ def make_zero_shot(
     i-th of them is had by a share :math:`0.5 \\, i^{-t}` of the classes, where t
     is `attribute_imbalance`: at 0 every attribute is had by half of the classes,
     at 1 the shares follow Zipf's law, and the last attributes are 0 for nearly all
-    classes. A class left with none gets one, by the same odds. Rare attributes are learned worse, which is the imbalance that
-    rebalancing is about. With the attribute row s of a class, its samples are
+    classes. A class left with none gets one, by the same odds. Rare attributes are
+    learned worse, which is the imbalance that rebalancing is about. With the
+    attribute row s of a class, its samples are
 
     .. math:: x = z + \\tfrac12 \\tanh(W_2^\\top s) + \\text{noise} \\cdot \\epsilon,
               \\quad z = W_1^\\top s,
@@ -1073,7 +1083,7 @@ def make_zero_shot(
     _check_number(n_attributes, "n_attributes", 1, integer=True)
     _check_number(class_imbalance, "class_imbalance", 0, 1)
     _check_number(attribute_imbalance, "attribute_imbalance", 0, 1)
-    _check_number(noise, "noise", 0, np.finfo(np.float64).max)
+    _check_number(noise, "noise", 0)
     rng = check_random_state(random_state)
 
     share = 0.5 * np.arange(1, n_attributes + 1) ** -float(attribute_imbalance)
