@@ -626,7 +626,7 @@ class FeatureCache:
         return cls(path)
 
     @classmethod
-    def from_xlsa17(cls, path, root, name, *, features="res101", overwrite=False):
+    def from_xlsa17(cls, path, root, name, *, features="auto", overwrite=False):
         """Turn a data set in the layout of the xlsa17 benchmark into a cache.
 
         Parameters
@@ -637,8 +637,8 @@ class FeatureCache:
             The folder that holds one folder per data set.
         name : str
             The data set, for example "CUB".
-        features : str, default="res101"
-            Stem of the file of features, as for `rezsl_sk.datasets.load_xlsa17`.
+        features : str, default="auto"
+            The file of features, as for `rezsl_sk.datasets.load_xlsa17`.
         overwrite : bool, default=False
             Whether a file of that name is replaced.
 
@@ -652,7 +652,8 @@ class FeatureCache:
         FileExistsError
             If the file exists and `overwrite` is False.
         ValueError
-            If the data set is broken, in the words of `load_xlsa17`.
+            If there are no features, or the data set is broken, in the words of
+            `load_xlsa17`.
 
         Examples
         --------
@@ -679,6 +680,11 @@ class FeatureCache:
         from .datasets import load_xlsa17
 
         data = load_xlsa17(root, name, features=features)
+        if data.X is None:
+            raise ValueError(
+                f"{Path(root, name)} holds tables and splits but no features; put its "
+                f"res101.mat there, or extract features of its images."
+            )
         splits = {
             key: data[key]
             for key in ("trainval", "train", "val", "test_seen", "test_unseen")
@@ -692,7 +698,7 @@ class FeatureCache:
             attribute_names=data.get("attribute_names"),
             paths=data.get("image_files"),
             splits=splits,
-            metadata={"source": f"xlsa17 {name}", "backbone": features},
+            metadata={"source": f"xlsa17 {name}", "source_sha256": data.fingerprint},
             overwrite=overwrite,
         )
 
@@ -849,7 +855,7 @@ def write_cache(
             str(path),
         )
     n = len(paths)
-    labels, classes, table, attribute_names = _checked_classes(
+    labels, classes, table, attribute_names = check_classes(
         n, y, class_attributes, attribute_names
     )
     splits = _checked_splits(splits, n)
@@ -1097,11 +1103,31 @@ def _names(values, what):
     return [str(name) for name in names]
 
 
-def _checked_classes(n, y, class_attributes, attribute_names):
-    """Bring labels and table together.
+def check_classes(n, y, class_attributes, attribute_names):
+    """Bring labels and table of classes together.
 
-    Returns labels (n,) or None, class names or None, table (C, a) or None, attribute
-    names or None.
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    y, class_attributes, attribute_names
+        As for `write_cache`.
+
+    Returns
+    -------
+    labels : ndarray of int of shape (n,) or None
+        Indices into `classes`.
+    classes : list of str of length C, or None
+        In the order of the table; sorted where there is none.
+    table : ndarray of float64 of shape (C, a) or None
+        The attributes.
+    attribute_names : list of str of length a, or None
+        Names of the columns.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit together, saying where.
     """
     names = None if y is None else _names(y, "y")
     if names is not None and len(names) != n:

@@ -476,6 +476,11 @@ def test_from_xlsa17(xlsa17, path):
         cache.verify()
 
 
+def test_from_xlsa17_without_features(xlsa17, path):
+    with pytest.raises(ValueError, match="no features"):
+        FeatureCache.from_xlsa17(path, xlsa17, "CUB")
+
+
 def test_lock_is_a_context_of_its_own(path):
     with WriterLock(path), pytest.raises(CacheError, match=f"pid {os.getpid()} "):
         FeatureCache.from_arrays(path, np.eye(2))
