@@ -1,3 +1,7 @@
 """Zero-shot learning from attributes with scikit-learn's habits."""
 
+from ._classifier import ZeroShotClassifier
+from ._regressor import ReZSLRegressor
+
 __version__ = "0.1.0.dev0"
+__all__ = ["ReZSLRegressor", "ZeroShotClassifier"]

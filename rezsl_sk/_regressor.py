@@ -1,0 +1,958 @@
+"""ReZSLRegressor: scikit-learn's contract around the training loop."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    MultiOutputMixin,
+    RegressorMixin,
+    _fit_context,
+)
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._heads import Head, forward_arrays, initial_arrays
+from ._tables import check_table, column_names, distinct_rows
+from ._training import (
+    Objective,
+    Sampler,
+    Stopping,
+    as_tensor,
+    epochs,
+    held_out_score,
+    make_loss,
+    make_optimizer,
+    make_schedule,
+    place_features,
+    state_to_numpy,
+    state_to_torch,
+)
+from .decoding import prototype_scores
+
+PREDICT_ROWS = 8192  # rows predicted at a time: the hidden layer stays small
+
+
+class ReZSLRegressor(
+    CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
+):
+    r"""Attribute regressor that treats every class and attribute fairly.
+
+    A linear map or MLP from features to the attributes of the sample's class,
+    trained under ReMSE (:class:`rezsl_sk.losses.ReMSELoss`), beside a
+    cross-entropy over the training classes:
+
+    .. math::
+        w_r\,\mathrm{ReMSE}(\hat s, s)
+        + w_c\,\mathrm{CE}(\gamma\cos(\hat s, \text{seen prototypes})).
+
+    Predicted attributes name a class by the nearest prototype, also a class
+    that no sample was seen of.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(512,)
+        Units of the hidden layers (LeakyReLU, slope 0.1). ``()`` is a linear
+        map.
+
+    loss : {"remse", "mse", "mae", "rmse", "bmc"}, default="remse"
+        Regression loss. "bmc" is Balanced MSE with a learnable noise. The next
+        four parameters belong to "remse".
+
+    class_power, attribute_power : float, default=1.0
+        Powers of the comparison between classes and between attributes; 0
+        switches one off, both 0 is plain MSE.
+
+    statistics : {"batch", "running"}, default="batch"
+        Whether errors are compared within a batch, or with the latest batch of
+        every class.
+
+    normalize_weights : bool, default=True
+        Whether weights are divided by their mean, so that the powers do not
+        change the size of the loss beside the classification term. The paper's
+        setting is False.
+
+    regression_weight : float, default=1.0
+        Weight of the regression loss.
+
+    classification_weight : float, default=0.1
+        Weight of the cross-entropy. It is left out where it has no meaning:
+        with one attribute, one class, or targets that are no class table (more
+        distinct rows than half the samples).
+
+    scale : float, default=10.0
+        Inverse temperature of the cross-entropy's cosines.
+
+    attribute_scaling : {"standard", "center", "l2"} or None, default="standard"
+        Space of training and decoding, fitted on the distinct rows of S, one
+        vote per class. "standard": mean 0 and standard deviation 1 per
+        attribute; "center": mean 0; "l2": rows of targets and of predictions
+        have length 1, as in the paper; None: as given.
+
+    dropout : float, default=0.0
+        Probability of dropping a hidden unit.
+
+    solver : {"adamw", "sgd"}, default="adamw"
+        Optimiser.
+
+    learning_rate : {"one_cycle", "constant"}, default="one_cycle"
+        Schedule over the ``max_iter`` epochs of a fit. ``partial_fit`` knows no
+        end and uses a constant rate.
+
+    learning_rate_init : float, default=1e-3
+        Learning rate, the peak of a one-cycle schedule.
+
+    weight_decay : float, default=1e-4
+        Decoupled ("adamw") or L2 ("sgd") decay of the weights, per step.
+
+    momentum : float, default=0.9
+        Momentum of "sgd".
+
+    batch_size : int or "auto", default="auto"
+        Samples per step. "auto": 256, less for small data, so that an epoch
+        has at least 16 steps.
+
+    sampler : {"shuffle", "episodes"}, default="shuffle"
+        "shuffle": every sample once an epoch. "episodes": each batch has
+        `shots` samples (drawn with replacement) of each of `ways` classes.
+
+    ways, shots : int, default=16 and 4
+        Size of an episode.
+
+    max_iter : int, default=20
+        Epochs.
+
+    early_stopping : bool, default=False
+        Hold out `validation_fraction` of the *classes* (held-out rows of
+        trained classes would track the wrong thing), stop when their zero-shot
+        accuracy does not improve by `tol` for `n_iter_no_change` epochs, and
+        keep the best weights.
+
+    validation_fraction : float, default=0.2
+        Share of the classes that `early_stopping` holds out, at least 2.
+
+    n_iter_no_change : int, default=5
+        See `early_stopping`.
+
+    tol : float, default=1e-4
+        See `early_stopping`.
+
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the weights (and the attribute scaling) of
+        the last one.
+
+    device : str, default="auto"
+        Where to train: "auto" (CUDA if there is one, else the CPU), "cpu",
+        "cuda", "cuda:1", "mps". The fitted model lives in NumPy arrays and
+        predicts anywhere.
+
+    random_state : int, RandomState or None, default=None
+        Of starting weights, batches, dropout and held-out classes. The same
+        seed gives the same bits on the same CPU with the same number of
+        threads.
+
+    verbose : bool, default=False
+        Whether to print a line per epoch.
+
+    Attributes
+    ----------
+    prototypes_ : ndarray of shape (K, a)
+        Attributes of the training classes in the units of S: its distinct
+        rows, sorted. Shape (0, a) where S is no class table.
+
+    error_matrix_ : ndarray of shape (K, a)
+        Mean squared error of each training class on each attribute after
+        training, in the space of training; NaN for constant attributes.
+
+    constant_attributes_ : ndarray of int
+        Attributes that have one value over all training classes. They carry no
+        signal: they take no part in loss or decoding and are predicted as that
+        value.
+
+    attribute_offset_, attribute_scale_ : ndarrays of shape (a,)
+        Training space: (S - offset) / scale.
+
+    attribute_names_ : ndarray of str, shape (a,), or None
+        Columns of S where it was a DataFrame.
+
+    coefs_ : list of ndarray, the l-th of shape (n_in_l, n_out_l)
+        Weights, in the space of training.
+
+    intercepts_ : list of ndarray, the l-th of shape (n_out_l,)
+        Biases.
+
+    validation_classes_ : ndarray of int
+        Rows of `prototypes_` that early stopping held out.
+
+    validation_scores_ : list of float
+        Their zero-shot accuracy after each epoch (minus the mean squared error
+        where S is no class table). Empty without early stopping.
+
+    loss_curve_, regression_loss_curve_, classification_loss_curve_ : list of float
+        Objective and its two unweighted terms, mean over each epoch.
+
+    loss_ : float
+        Last objective.
+
+    n_iter_ : int
+        Epochs run.
+
+    device_ : str
+        Where it was trained.
+
+    n_features_in_ : int
+        Number d of features.
+
+    feature_names_in_ : ndarray of shape (d,)
+        Columns of X where it was a DataFrame.
+
+    Notes
+    -----
+    A plain ``KFold`` is a trap here: rows of a class fall on both sides and
+    nothing is zero-shot. Use :class:`rezsl_sk.model_selection.ClassKFold` with
+    ``scoring=zero_shot_scorer``. :meth:`score` is R².
+
+    References
+    ----------
+    Ye, Yang, Jin, Liu, Huang: Rebalanced Zero-shot Learning. IEEE Transactions
+    on Image Processing, 2023. arXiv:2210.07031.
+
+    Examples
+    --------
+    >>> from rezsl_sk import ReZSLRegressor
+    >>> from rezsl_sk.datasets import make_zero_shot
+    >>> data = make_zero_shot(random_state=0)
+    >>> X, S = data.X[data.trainval], data.attributes[data.labels[data.trainval]]
+    >>> reg = ReZSLRegressor(random_state=0).fit(X, S)
+    >>> unseen = data.unseen_classes
+    >>> names = reg.predict(
+    ...     data.X[data.test_unseen],
+    ...     prototypes=data.attributes[unseen],
+    ...     classes=data.class_names[unseen],
+    ... )
+    >>> bool((names == data.y[data.test_unseen]).mean() > 0.3)  # chance: 0.1
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": ["array-like"],
+        "loss": [StrOptions({"remse", "mse", "mae", "rmse", "bmc"})],
+        "class_power": [Interval(Real, 0, None, closed="left")],
+        "attribute_power": [Interval(Real, 0, None, closed="left")],
+        "statistics": [StrOptions({"batch", "running"})],
+        "normalize_weights": ["boolean"],
+        "regression_weight": [Interval(Real, 0, None, closed="left")],
+        "classification_weight": [Interval(Real, 0, None, closed="left")],
+        "scale": [Interval(Real, 0, None, closed="neither")],
+        "attribute_scaling": [StrOptions({"standard", "center", "l2"}), None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "solver": [StrOptions({"adamw", "sgd"})],
+        "learning_rate": [StrOptions({"one_cycle", "constant"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+        ],
+        "sampler": [StrOptions({"shuffle", "episodes"})],
+        "ways": [Interval(Integral, 1, None, closed="left")],
+        "shots": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(512,),
+        *,
+        loss="remse",
+        class_power=1.0,
+        attribute_power=1.0,
+        statistics="batch",
+        normalize_weights=True,
+        regression_weight=1.0,
+        classification_weight=0.1,
+        scale=10.0,
+        attribute_scaling="standard",
+        dropout=0.0,
+        solver="adamw",
+        learning_rate="one_cycle",
+        learning_rate_init=1e-3,
+        weight_decay=1e-4,
+        momentum=0.9,
+        batch_size="auto",
+        sampler="shuffle",
+        ways=16,
+        shots=4,
+        max_iter=20,
+        early_stopping=False,
+        validation_fraction=0.2,
+        n_iter_no_change=5,
+        tol=1e-4,
+        warm_start=False,
+        device="auto",
+        random_state=None,
+        verbose=False,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.loss = loss
+        self.class_power = class_power
+        self.attribute_power = attribute_power
+        self.statistics = statistics
+        self.normalize_weights = normalize_weights
+        self.regression_weight = regression_weight
+        self.classification_weight = classification_weight
+        self.scale = scale
+        self.attribute_scaling = attribute_scaling
+        self.dropout = dropout
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.ways = ways
+        self.shots = shots
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Fit the attribute regressor.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features. float64 is fitted and predicted in float64, everything
+            else in float32.
+
+        y : array-like of shape (n, a) or (n,)
+            S: row i is the attribute vector of sample i's class, in its own
+            units; the distinct rows are the classes. (scikit-learn requires
+            the name y.)
+
+        Returns
+        -------
+        self : ReZSLRegressor
+
+        Raises
+        ------
+        ValueError
+            If X or S has missing or infinite values or their shapes do not
+            agree, if a parameter is out of range, if early stopping is asked
+            for with fewer than 4 classes, or if the loss is no longer finite.
+
+        MemoryError
+            If the accelerator's memory does not suffice.
+        """
+        X, S = self._check_X_S(X, y, reset=True)
+        return self._fit(X, S, *distinct_rows(S))
+
+    @with_callbacks
+    def _fit(self, X, S, prototypes, group, *, is_table=None):
+        """Fit on checked arrays; `group` (n,) gives the row of `prototypes`.
+
+        The classifier calls this with its own grouping, so that two classes
+        with equal attributes stay two.
+        """
+        self._start_run(is_table, prototypes, group)
+        resume = self.warm_start and hasattr(self, "coefs_")
+        if resume:
+            self._check_same_shapes(X, S)
+        random_state = check_random_state(self.random_state)
+        self._seed = int(random_state.randint(np.iinfo(np.int32).max))
+        generator = torch.Generator().manual_seed(self._seed)
+        trained = np.ones(len(prototypes), dtype=bool)
+        if self.early_stopping:
+            trained = self._hold_out(len(prototypes), generator)
+        self.validation_classes_ = np.flatnonzero(~trained)
+        if not resume:
+            self._fit_scaling(prototypes[trained])
+            self._initialise(X.shape[1], X.dtype, generator)
+        self.prototypes_ = prototypes if self._is_table else prototypes[:0]
+        self._train(X, S, prototypes, group, trained, generator)
+        self.error_matrix_ = self._errors(X, S, group, len(self.prototypes_))
+        self.__dict__.pop("_state", None)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, prototypes=None):
+        """One epoch over a part of the data, at a constant learning rate.
+
+        The attribute scaling is that of the first call and stays.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        y : array-like of shape (n, a) or (n,)
+            S, the attributes of each sample's class.
+
+        prototypes : DataFrame or array-like of shape (K, a), or None
+            Attributes of all training classes, for the first call (as
+            `classes` in scikit-learn's classifiers). Without it the distinct
+            rows of the first S fix the scaling; later ones are added to
+            `prototypes_`.
+
+        Returns
+        -------
+        self : ReZSLRegressor
+
+        Raises
+        ------
+        ValueError
+            As :meth:`fit`; also with ``early_stopping=True``, which needs all
+            classes at once, or if X or S has another width than before.
+        """
+        if self.early_stopping:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True: it sees only a "
+                "part of the classes. Set early_stopping=False."
+            )
+        first = not hasattr(self, "coefs_")
+        X, S = self._check_X_S(X, y, reset=first)
+        if not first:
+            self._check_same_shapes(X, S)
+        known = S[:0] if first else self.prototypes_
+        if prototypes is not None:
+            given = check_table(
+                prototypes,
+                what="prototypes",
+                attribute_names=self.attribute_names_,
+                n_attributes=S.shape[1],
+            )[1]
+            known = np.concatenate([known, given.astype(S.dtype)])
+        table, group = distinct_rows(np.concatenate([known, S]))
+        # Rows keep their numbers from call to call: the running statistics of
+        # the loss are kept by number.
+        if not first and len(self.prototypes_):
+            table, group = _append_new(table, group, len(self.prototypes_))
+        group = group[len(known) :]
+        if first:
+            self._start_run(True if prototypes is not None else None, table, group)
+            random_state = check_random_state(self.random_state)
+            self._seed = int(random_state.randint(np.iinfo(np.int32).max))
+            generator = torch.Generator().manual_seed(self._seed)
+            self._fit_scaling(table)
+            self._initialise(X.shape[1], X.dtype, generator)
+            self.validation_classes_ = np.empty(0, dtype=np.intp)
+            self.error_matrix_ = np.empty((0, S.shape[1]), dtype=X.dtype)
+        else:
+            generator = torch.Generator().manual_seed(self._seed)
+        if "_state" in self.__dict__:
+            generator.set_state(torch.from_numpy(self._state["generator"].copy()))
+        self.prototypes_ = table if self._is_table else table[:0]
+        trained = np.ones(len(table), dtype=bool)
+        self._train(X, S, table, group, trained, generator, partial=True)
+        errors = self._errors(X, S, group, len(self.prototypes_))
+        here = ~np.isnan(errors).all(axis=1)
+        merged = np.full_like(errors, np.nan)
+        merged[: len(self.error_matrix_)] = self.error_matrix_
+        merged[here] = errors[here]
+        self.error_matrix_ = merged
+        return self
+
+    def predict(self, X, prototypes=None, classes=None):
+        """Attributes of samples or, given prototypes, their classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        prototypes : DataFrame indexed by class, array-like (k, a), or None
+            Attributes of the candidate classes in the units of S: any classes,
+            seen or not.
+
+        classes : array-like of shape (k,) or None, default=None
+            Names of the candidates. None: the index of a DataFrame, or row
+            numbers.
+
+        Returns
+        -------
+        S_hat : ndarray of shape (n, a), or (n,) if S was 1-D
+            Without prototypes: predicted attributes in the units of S. With
+            ``attribute_scaling="l2"`` lengths are not learnt; rows get the
+            mean length of the training prototypes.
+
+        names : ndarray of shape (n,)
+            With prototypes: the class of the nearest one, by cosine in the
+            space of training.
+
+        Raises
+        ------
+        ValueError
+            If X has missing values or another width than in fit, or a
+            prototype is missing values, all zero, of another width, or equal
+            to the mean of the training prototypes (it then has no direction).
+        """
+        check_is_fitted(self)
+        if prototypes is None:
+            if classes is not None:
+                raise ValueError(
+                    "classes were given without prototypes; give both, or neither to "
+                    "predict attributes."
+                )
+            S_hat = self._from_space(self._outputs(self._check_X(X)))
+            return S_hat[:, 0] if self._y_ndim == 1 else S_hat
+        names, matrix, _ = check_table(
+            prototypes,
+            what="prototypes",
+            names=classes,
+            attribute_names=self.attribute_names_,
+            n_attributes=len(self.attribute_offset_),
+        )
+        X = self._check_X(X)
+        nearest = np.empty(len(X), dtype=np.intp)
+        for rows in gen_batches(len(X), PREDICT_ROWS):
+            nearest[rows] = self._scores(X[rows], matrix, names).argmax(axis=1)
+        return nearest if names is None else names[nearest]
+
+    # ---- the checked way in -------------------------------------------------
+
+    def _check_X_S(self, X, y, reset):
+        names = column_names(y)
+        X, S = validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=True)
+        if hasattr(S, "toarray"):
+            S = S.toarray()
+        if S.dtype.kind not in "biuf":
+            raise ValueError(
+                f"S must hold numbers, the attributes of each sample's class, got "
+                f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
+            )
+        X = self._in_working_dtype(X, reset)
+        dtype = X.dtype
+        if reset:
+            self._y_ndim = S.ndim
+            self.attribute_names_ = names
+        with np.errstate(over="ignore"):
+            S = S.astype(dtype).reshape(len(S), -1)
+        if not (np.isfinite(S).all() and np.isfinite(X).all()):
+            raise ValueError(
+                f"X or S holds values beyond the range of {dtype}; rescale them, or "
+                "give X in float64."
+            )
+        return X, S
+
+    def _check_X(self, X):
+        return self._in_working_dtype(validate_data(self, X, reset=False), False)
+
+    def _in_working_dtype(self, X, reset):
+        if not reset and hasattr(self, "coefs_"):
+            dtype = self.coefs_[0].dtype
+        else:
+            dtype = np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
+        with np.errstate(over="ignore"):
+            return X.astype(dtype, copy=False)
+
+    def _check_same_shapes(self, X, S):
+        expected = (self.n_features_in_, len(self.attribute_offset_))
+        if (X.shape[1], S.shape[1]) != (self.coefs_[0].shape[0], expected[1]):
+            raise ValueError(
+                f"X has {X.shape[1]} features and S {S.shape[1]} attributes, but the "
+                f"model to go on with has {self.coefs_[0].shape[0]} and {expected[1]}."
+            )
+        hidden = tuple(coef.shape[1] for coef in self.coefs_[:-1])
+        if hidden != tuple(self.hidden_layer_sizes):
+            raise ValueError(
+                f"hidden_layer_sizes is {tuple(self.hidden_layer_sizes)}, but the model "
+                f"to go on with has {hidden}; set it back, or fit a new one."
+            )
+
+    def _start_run(self, is_table, prototypes, group):
+        sizes = tuple(self.hidden_layer_sizes)
+        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+            raise ValueError(
+                "hidden_layer_sizes must hold positive whole numbers, such as (512,), "
+                f"or be () for a linear map; got {self.hidden_layer_sizes!r}."
+            )
+        if not (self.regression_weight or self.classification_weight):
+            raise ValueError(
+                "regression_weight and classification_weight are both 0: nothing is "
+                "left to train for. Set one above 0."
+            )
+        if is_table is None:
+            is_table = len(prototypes) <= len(group) / 2
+        self._is_table = bool(is_table)
+
+    def _hold_out(self, n_classes, generator):
+        n_held_out = max(2, round(self.validation_fraction * n_classes))
+        if n_classes - n_held_out < 2:
+            raise ValueError(
+                f"early_stopping=True would hold out {n_held_out} of {n_classes} "
+                "classes; at least 2 must be held out and 2 left for training. Lower "
+                "validation_fraction or set early_stopping=False."
+            )
+        trained = np.ones(n_classes, dtype=bool)
+        trained[torch.randperm(n_classes, generator=generator)[:n_held_out]] = False
+        return trained
+
+    # ---- the space of training ----------------------------------------------
+
+    def _fit_scaling(self, prototypes):
+        wide = prototypes.astype(np.float64)
+        spread = np.ptp(wide, axis=0)
+        # Differences at the level of rounding are no differences.
+        noise = 10 * np.finfo(prototypes.dtype).eps * np.abs(wide).max(axis=0)
+        self.constant_attributes_ = np.flatnonzero(spread <= noise)
+        self._varying = np.flatnonzero(spread > noise)
+        offset, scale = np.zeros(wide.shape[1]), np.ones(wide.shape[1])
+        if self.attribute_scaling in ("standard", "center"):
+            offset = wide.mean(axis=0)
+        if self.attribute_scaling == "standard":
+            scale[self._varying] = wide[:, self._varying].std(axis=0)
+        offset[self.constant_attributes_] = wide[0, self.constant_attributes_]
+        self.attribute_offset_ = offset.astype(prototypes.dtype)
+        self.attribute_scale_ = scale.astype(prototypes.dtype)
+        self._l2 = self.attribute_scaling == "l2"
+        self._mean_length = float(np.linalg.norm(wide[:, self._varying], axis=1).mean())
+
+    def _to_space(self, S):
+        """Attributes (k, a) in raw units, to the space of training (k, a')."""
+        keep = self._varying
+        space = (S[:, keep] - self.attribute_offset_[keep]) / self.attribute_scale_[
+            keep
+        ]
+        return space.astype(self.attribute_offset_.dtype, copy=False)
+
+    def _from_space(self, output):
+        """The inverse of `_to_space`, constant attributes filled in."""
+        if self._l2:
+            length = np.linalg.norm(output, axis=1, keepdims=True)
+            output = output * (self._mean_length / np.where(length > 0, length, 1))
+        S = np.tile(self.attribute_offset_, (len(output), 1))
+        S[:, self._varying] += output * self.attribute_scale_[self._varying]
+        return S
+
+    def _initialise(self, n_features, dtype, generator):
+        sizes = (n_features, *self.hidden_layer_sizes, len(self._varying))
+        self.coefs_, self.intercepts_ = initial_arrays(sizes, dtype, generator)
+
+    # ---- training -----------------------------------------------------------
+
+    def _train(self, X, S, prototypes, group, trained, generator, partial=False):
+        self.loss_curve_ = [] if not partial else getattr(self, "loss_curve_", [])
+        for name in ("regression", "classification"):
+            curve = f"{name}_loss_curve_"
+            setattr(self, curve, getattr(self, curve, []) if partial else [])
+        self.validation_scores_ = []
+        n_epochs = 1 if partial else self.max_iter
+        context = None
+        if not partial:
+            context = self._init_callback_context(max_subtasks=n_epochs)
+            context.call_on_fit_task_begin(estimator=self, X=X, y=S)
+        self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
+        device = resolve_device(self.device, X.dtype)
+        self.device_ = str(device)
+        if not len(self._varying):
+            # One class, or all alike: nothing to learn but the constants.
+            self.n_iter_ += 1
+            self.loss_ = 0.0
+            self._end_of_fit(context, X, S)
+            return
+        try:
+            self._run(
+                X, S, prototypes, group, trained, generator, device, n_epochs, context
+            )
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(
+                f"the memory of {device} does not suffice for {X.shape[0]} x "
+                f"{X.shape[1]} features with batch_size={self.batch_size}; lower "
+                "batch_size, or set device='cpu'."
+            ) from error
+        except FloatingPointError as error:
+            raise ValueError(
+                f"Training diverged: {error}. Lower learning_rate_init (now "
+                f"{self.learning_rate_init}), or bring the features to a common "
+                "scale, for instance by make_pipeline(StandardScaler(), ...)."
+            ) from None
+        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
+        self._end_of_fit(context, X, S)
+
+    def _end_of_fit(self, context, X, S):
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self,
+                X=X,
+                y=S,
+                reconstruction_attributes=lambda: {},
+            )
+
+    def _run(
+        self, X, S, prototypes, group, trained, generator, device, n_epochs, context
+    ):
+        partial = context is None
+        targets = self._to_space(prototypes)
+        rows = np.flatnonzero(trained[group]) if not trained.all() else None
+        number = np.cumsum(trained) - 1  # of each trained class among them
+        x = place_features(X if rows is None else X[rows], device)
+        of_row = torch.from_numpy(number[group if rows is None else group[rows]])
+        classify = (
+            self.classification_weight > 0
+            and self._is_table
+            and targets.shape[1] > 1
+            and trained.sum() > 1
+        )
+        if not classify and not self.regression_weight:
+            raise ValueError(
+                "regression_weight=0 leaves only the classification term, which needs "
+                "a class table with at least 2 classes and 2 varying attributes."
+            )
+        objective = Objective(
+            make_loss(
+                self.loss,
+                class_power=self.class_power,
+                attribute_power=self.attribute_power,
+                statistics=self.statistics,
+                normalize_weights=self.normalize_weights,
+                # New classes may come with the next partial_fit.
+                n_groups=None if partial else int(trained.sum()),
+            ),
+            as_tensor(targets[trained], device),
+            regression_weight=self.regression_weight,
+            classification_weight=self.classification_weight if classify else 0.0,
+            scale=self.scale,
+            l2=self._l2,
+        ).to(device)
+        head = Head(
+            self.coefs_,
+            self.intercepts_,
+            dropout=self.dropout,
+            seed=self._seed,
+            device=device,
+        )
+        optimizer = make_optimizer(
+            self.solver,
+            head,
+            objective,
+            learning_rate=self.learning_rate_init,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        sampler = Sampler(
+            of_row,
+            kind=self.sampler,
+            batch_size=self._batch_size(len(x)),
+            ways=self.ways,
+            shots=self.shots,
+            generator=generator,
+        )
+        schedule = None
+        if partial:
+            self._restore(head, objective, optimizer)
+        else:
+            schedule = make_schedule(
+                optimizer, self.learning_rate, n_epochs * sampler.n_batches
+            )
+        stopping = None
+        if not trained.all():
+            stopping = Stopping(n_iter_no_change=self.n_iter_no_change, tol=self.tol)
+            held_rows = np.flatnonzero(~trained[group])
+            held_number = np.cumsum(~trained) - 1
+            held_out = (
+                as_tensor(X[held_rows], device),
+                torch.from_numpy(held_number[group[held_rows]]).to(device),
+                as_tensor(targets[~trained], device),
+            )
+        run = epochs(
+            head,
+            objective,
+            optimizer,
+            schedule,
+            x,
+            of_row.to(device),
+            sampler,
+            n_epochs,
+        )
+        try:
+            while True:
+                task = None
+                if context is not None and self.n_iter_ < n_epochs:
+                    task = context.subcontext(task_name="epoch")
+                    task.call_on_fit_task_begin(estimator=self, X=X, y=S)
+                epoch = next(run, None)
+                if epoch is None:
+                    break
+                self.n_iter_ += 1
+                self.loss_curve_.append(epoch.loss)
+                self.regression_loss_curve_.append(epoch.regression)
+                self.classification_loss_curve_.append(epoch.classification)
+                stop = False
+                if stopping is not None:
+                    score = held_out_score(head, *held_out, rank=classify_rank(self))
+                    self.validation_scores_.append(score)
+                    stop = stopping.update(score, head)
+                if self.verbose:
+                    self._print_epoch(epoch)
+                if task is not None:
+                    stop |= task.call_on_fit_task_end(
+                        estimator=self,
+                        X=X,
+                        y=S,
+                        reconstruction_attributes=lambda: dict(
+                            zip(("coefs_", "intercepts_"), head.arrays(), strict=True)
+                        ),
+                    )
+                if stop:
+                    break
+        except KeyboardInterrupt:
+            warnings.warn(
+                f"Training was interrupted by the user in epoch {self.n_iter_ + 1}; "
+                "the model has the weights reached so far.",
+                stacklevel=2,
+            )
+        if stopping is not None and stopping.weights is not None:
+            head.load_state_dict(stopping.weights)
+        self.coefs_, self.intercepts_ = head.arrays()
+        if not all(np.isfinite(coef).all() for coef in self.coefs_):
+            raise FloatingPointError("the weights are no longer finite")
+        if partial:
+            self._state = {
+                "optimizer": state_to_numpy(optimizer.state_dict()["state"]),
+                "objective": state_to_numpy(dict(objective.state_dict())),
+                "generator": generator.get_state().numpy(),
+                "dropout": head.generator.get_state().cpu().numpy(),
+            }
+
+    def _restore(self, head, objective, optimizer):
+        """Go on with optimiser, loss statistics and masks of the last call."""
+        if "_state" not in self.__dict__:
+            return
+        groups = optimizer.state_dict()["param_groups"]
+        state = state_to_torch(self._state["optimizer"])
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        objective.load_state_dict(state_to_torch(self._state["objective"]))
+        head.generator.set_state(torch.from_numpy(self._state["dropout"].copy()))
+
+    def _batch_size(self, n):
+        if self.batch_size == "auto":
+            return max(1, min(256, n // 16))
+        return min(self.batch_size, n)
+
+    def _print_epoch(self, epoch):
+        line = (
+            f"epoch {self.n_iter_}: loss {epoch.loss:.4f} (regression "
+            f"{epoch.regression:.4f}, classification {epoch.classification:.4f})"
+        )
+        if self.validation_scores_:
+            line += f", held-out classes {self.validation_scores_[-1]:.4f}"
+        print(line, flush=True)
+
+    # ---- prediction ---------------------------------------------------------
+
+    def _outputs(self, X):
+        """Predictions (n, a') in the space of training, of checked X."""
+        output = np.empty((len(X), len(self._varying)), dtype=self.coefs_[0].dtype)
+        for rows in gen_batches(len(X), PREDICT_ROWS):
+            output[rows] = forward_arrays(X[rows], self.coefs_, self.intercepts_)
+        return output
+
+    def _scores(self, X, prototypes, names=None):
+        """Cosines (n, k) of checked X with prototypes (k, a) in raw units."""
+        if not len(self._varying):
+            raise ValueError(
+                "no class can be told from another: every attribute has one value "
+                "over all training classes. Fit on classes that differ."
+            )
+        space = self._to_space(np.asarray(prototypes))
+        zero = ~space.any(axis=1)
+        if zero.any():
+            which = np.flatnonzero(zero) if names is None else np.asarray(names)[zero]
+            raise ValueError(
+                f"prototypes {which[:5].tolist()} lie at the origin of the training "
+                "space (the mean of the training prototypes), so no direction leads "
+                "to them. Give these classes attributes that set them apart."
+            )
+        return prototype_scores(self._outputs(X), space)
+
+    def _errors(self, X, S, group, n_classes):
+        """Class by attribute mean squared error in the space of training."""
+        errors = np.full((n_classes, S.shape[1]), np.nan, dtype=X.dtype)
+        if not n_classes or not len(self._varying):
+            return errors
+        total = np.zeros((n_classes, len(self._varying)))
+        for rows in gen_batches(len(X), PREDICT_ROWS):
+            output, target = self._outputs(X[rows]), self._to_space(S[rows])
+            if self._l2:
+                output, target = _unit(output), _unit(target)
+            np.add.at(total, group[rows], np.square(output - target))
+        count = np.bincount(group, minlength=n_classes)
+        present = np.flatnonzero(count)
+        errors[np.ix_(present, self._varying)] = total[present] / count[present, None]
+        return errors
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "coefs_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        return tags
+
+
+def classify_rank(regressor):
+    """Whether held-out classes can be ranked by cosine at all."""
+    return regressor._is_table and len(regressor._varying) > 1
+
+
+def resolve_device(name, dtype):
+    """The torch device that a `device` parameter means, or a sentence."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {name!r}."
+        ) from None
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device={name!r} was asked for, but torch finds no such device here; "
+            "use 'auto' or 'cpu'."
+        )
+    if device.type == "mps" and dtype == np.float64:
+        raise ValueError(
+            "device='mps' knows no float64; give X in float32, or use device='cpu'."
+        )
+    return device
+
+
+def _unit(rows):
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
+
+
+def _append_new(table, group, n_known):
+    """Renumber distinct rows: those of the first `n_known` entries come first."""
+    old = group[:n_known]
+    rank = np.full(len(table), -1)
+    rank[old] = np.arange(n_known)
+    new = np.flatnonzero(rank < 0)
+    rank[new] = n_known + np.arange(len(new))
+    return np.concatenate([table[old], table[new]]), rank[group]

@@ -1,0 +1,474 @@
+"""Zero-shot evaluation: arrays in, numbers out; knows neither torch nor estimators."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    gen_batches,
+)
+
+from ._tables import distinct_rows
+
+__all__ = [
+    "GZSLReport",
+    "ImbalanceReport",
+    "SeenUnseenCurve",
+    "gzsl_report",
+    "harmonic_mean",
+    "imbalance_report",
+    "mean_per_class_accuracy",
+    "seen_unseen_curve",
+]
+
+BLOCK_ENTRIES = 1 << 22  # entries of a score matrix copied at a time
+
+
+def mean_per_class_accuracy(y_true, y_pred):
+    """Mean over the classes in `y_true` of each class's accuracy.
+
+    Unlike accuracy over images it is not won by doing well on large classes.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n,)
+        True and predicted classes: names or numbers.
+
+    Returns
+    -------
+    accuracy : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If there are no samples or the lengths differ.
+
+    Examples
+    --------
+    >>> from rezsl_sk.metrics import mean_per_class_accuracy
+    >>> mean_per_class_accuracy(["a", "a", "a", "b"], ["a", "a", "a", "c"])
+    0.5
+    """
+    y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
+    check_consistent_length(y_true, y_pred)
+    if not len(y_true):
+        raise ValueError("accuracy needs at least one sample, got none.")
+    _, index, count = np.unique(y_true, return_inverse=True, return_counts=True)
+    hits = np.bincount(index, weights=y_true == y_pred)
+    return float((hits / count).mean())
+
+
+def harmonic_mean(seen, unseen):
+    """Harmonic mean of seen and unseen accuracy, 0 where both are 0.
+
+    Parameters
+    ----------
+    seen, unseen : float or array-like
+        Accuracies in [0, 1], of broadcastable shapes.
+
+    Returns
+    -------
+    H : float or ndarray
+        In [0, 1].
+
+    Examples
+    --------
+    >>> from rezsl_sk.metrics import harmonic_mean
+    >>> harmonic_mean(1.0, [0.0, 0.5, 1.0]).round(2)
+    array([0.  , 0.67, 1.  ])
+    """
+    seen, unseen = np.asarray(seen, dtype=float), np.asarray(unseen, dtype=float)
+    total = seen + unseen
+    H = 2 * seen * unseen / np.where(total == 0, 1, total)
+    return H if H.ndim else float(H)
+
+
+@dataclass(frozen=True, eq=False)
+class SeenUnseenCurve:
+    """All trade-offs between seen and unseen accuracy of one score matrix.
+
+    Attributes
+    ----------
+    penalty : ndarray of shape (m,)
+        Seen penalties at which predictions change, rising from -inf; in the
+        units of the scores. Point i holds from ``penalty[i]`` up to, but not
+        including, ``penalty[i + 1]``.
+
+    seen, unseen : ndarrays of shape (m,)
+        Mean per-class accuracy of the samples of seen (unseen) classes among
+        all candidates, in [0, 1].
+
+    ausuc : float
+        Area under the curve of seen over unseen accuracy, in [0, 1].
+    """
+
+    penalty: np.ndarray
+    seen: np.ndarray
+    unseen: np.ndarray
+    ausuc: float
+
+    def at(self, penalty):
+        """Seen and unseen accuracy at a penalty (or at an array of them).
+
+        Returns
+        -------
+        seen, unseen : float or ndarray
+        """
+        point = np.searchsorted(self.penalty, penalty, side="right") - 1
+        return self.seen[point], self.unseen[point]
+
+    @property
+    def harmonic_mean(self):
+        """H at each point, ndarray of shape (m,)."""
+        return harmonic_mean(self.seen, self.unseen)
+
+
+def seen_unseen_curve(y_true, scores, seen):
+    """Exact seen-unseen accuracy curve over all seen penalties.
+
+    A sample is given to the seen or to the unseen side by the sign of penalty
+    minus (best seen score - best unseen score); within a side its class does
+    not depend on the penalty. So each prediction flips once, and one sort of
+    these margins gives every point of the curve. Samples of equal margin flip
+    together, a straight segment; at equality the unseen class wins; both ends
+    (everything seen, everything unseen) belong to the curve.
+
+    Parameters
+    ----------
+    y_true : array-like of int, shape (n,)
+        Column of each sample's true class.
+
+    scores : array of shape (n, k)
+        Scores of the candidate classes without a penalty, larger is nearer.
+        Read in blocks of rows, so a memory map or an h5py data set will do.
+
+    seen : array-like of bool, shape (k,)
+        Which columns are seen classes.
+
+    Returns
+    -------
+    curve : SeenUnseenCurve
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, scores are not finite, or there are no seen or no
+        unseen columns or samples.
+
+    References
+    ----------
+    Chao, Changpinyo, Gong, Sha: An Empirical Study and Analysis of Generalized
+    Zero-Shot Learning for Object Recognition in the Wild. ECCV 2016,
+    section 4 (AUSUC).
+
+    Examples
+    --------
+    >>> from rezsl_sk.metrics import seen_unseen_curve
+    >>> scores = [[0.9, 0.5], [0.7, 0.6]]  # columns: a seen, an unseen class
+    >>> curve = seen_unseen_curve([0, 1], scores, [True, False])
+    >>> curve.penalty.round(2), curve.seen, curve.unseen, curve.ausuc
+    (array([-inf,  0.1,  0.4]), array([1., 1., 0.]), array([0., 1., 1.]), 1.0)
+    """
+    sides = _Sides.of(y_true, scores, seen)
+    order = np.argsort(sides.margin, kind="stable")
+    margin = sides.margin[order]
+    # Position behind each group of equal margins.
+    last = np.flatnonzero(np.append(margin[1:] != margin[:-1], True))
+    lost = np.cumsum(sides.seen_gain[order])[last]
+    won = np.cumsum(sides.unseen_gain[order])[last]
+    seen_accuracy = np.concatenate([[0.0], lost])
+    seen_accuracy = np.clip(seen_accuracy[-1] - seen_accuracy, 0, 1)
+    unseen_accuracy = np.clip(np.concatenate([[0.0], won]), 0, 1)
+    return SeenUnseenCurve(
+        penalty=np.concatenate([[-np.inf], margin[last]]),
+        seen=seen_accuracy,
+        unseen=unseen_accuracy,
+        ausuc=float(np.trapezoid(seen_accuracy, unseen_accuracy)),
+    )
+
+
+@dataclass(frozen=True)
+class GZSLReport:
+    """Figures of generalised zero-shot learning.
+
+    Attributes
+    ----------
+    S, U : float
+        Mean per-class accuracy of samples of seen (unseen) classes among all
+        candidates at `penalty`, in [0, 1].
+
+    H : float
+        Harmonic mean of S and U.
+
+    AUSUC : float
+        Area under the seen-unseen curve.
+
+    penalty : float
+        Seen penalty of S, U and H, in the units of the scores.
+
+    oracle_H, oracle_penalty : float
+        The best H on these very samples and its penalty. Chosen on the samples
+        it is measured on: an upper bound, never a result.
+    """
+
+    U: float
+    S: float
+    H: float
+    AUSUC: float
+    penalty: float
+    oracle_H: float
+    oracle_penalty: float
+
+
+def gzsl_report(y_true, scores, seen, *, penalty=0.0):
+    """S, U, H and AUSUC from a score matrix.
+
+    Parameters
+    ----------
+    y_true : array-like of int, shape (n,)
+        Column of each sample's true class.
+
+    scores : array of shape (n, k)
+        Scores without a penalty; read in blocks of rows.
+
+    seen : array-like of bool, shape (k,)
+        Which columns are seen classes.
+
+    penalty : float, default=0.0
+        Seen penalty, to be chosen on training classes.
+
+    Returns
+    -------
+    report : GZSLReport
+
+    Raises
+    ------
+    ValueError
+        As :func:`seen_unseen_curve`.
+
+    Examples
+    --------
+    >>> from rezsl_sk.metrics import gzsl_report
+    >>> scores = [[0.9, 0.5], [0.7, 0.6]]
+    >>> report = gzsl_report([0, 1], scores, [True, False], penalty=0.2)
+    >>> report.S, report.U, report.H
+    (1.0, 1.0, 1.0)
+    """
+    curve = seen_unseen_curve(y_true, scores, seen)
+    S, U = curve.at(penalty)
+    H = curve.harmonic_mean
+    best = int(np.argmax(H))
+    return GZSLReport(
+        U=float(U),
+        S=float(S),
+        H=float(harmonic_mean(S, U)),
+        AUSUC=curve.ausuc,
+        penalty=float(penalty),
+        oracle_H=float(H[best]),
+        oracle_penalty=float(curve.penalty[best]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ImbalanceReport:
+    """How unevenly the regression error falls on classes and attributes.
+
+    Attributes
+    ----------
+    prototypes : ndarray of shape (K, a)
+        Attributes of the classes, in the order of the rows of `error`.
+
+    error : ndarray of shape (K, a)
+        Mean squared error of each class on each attribute.
+
+    attribute_error : ndarray of shape (a,)
+        Its mean over classes.
+
+    class_error : ndarray of shape (K,)
+        Its mean over attributes.
+
+    mean : float
+        Mean of all.
+
+    attribute_variation, class_variation : float
+        Coefficient of variation (standard deviation over mean) of
+        `attribute_error` and `class_error`; 0 is perfectly even.
+
+    pearson_over_classes : ndarray of shape (a,)
+        For each attribute, Pearson correlation over the classes between its
+        value and its error. NaN where either does not vary.
+
+    pearson_over_attributes : ndarray of shape (K,)
+        For each class, the same over the attributes.
+    """
+
+    prototypes: np.ndarray
+    error: np.ndarray
+    attribute_error: np.ndarray
+    class_error: np.ndarray
+    mean: float
+    attribute_variation: float
+    class_variation: float
+    pearson_over_classes: np.ndarray
+    pearson_over_attributes: np.ndarray
+
+
+def imbalance_report(S_true, S_pred, classes=None):
+    """Class by attribute error of predicted attributes, and how uneven it is.
+
+    Errors are in the squared units of the input. Attributes on different
+    scales (0 to 1 and 0 to 100) should be divided by their standard deviation
+    over the classes first, or the widest one decides everything.
+
+    Parameters
+    ----------
+    S_true : array-like of shape (n, a)
+        Attributes of each sample's class.
+
+    S_pred : array-like of shape (n, a)
+        Predicted attributes.
+
+    classes : array-like of shape (n,) or None, default=None
+        Class of each sample. None: each distinct row of `S_true` is a class.
+
+    Returns
+    -------
+    report : ImbalanceReport
+        Its classes are sorted as :func:`numpy.unique` sorts `classes` (or the
+        rows of `S_true`).
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or values are missing or infinite.
+
+    References
+    ----------
+    Ye, Yang, Jin, Liu, Huang: Rebalanced Zero-shot Learning. IEEE TIP 2023,
+    section III (class- and attribute-wise error, its correlation with the
+    attribute values).
+
+    Examples
+    --------
+    >>> from rezsl_sk.metrics import imbalance_report
+    >>> report = imbalance_report([[0.0, 1.0], [1.0, 0.0]], [[0.0, 3.0], [1.0, 2.0]])
+    >>> report.attribute_error, report.attribute_variation
+    (array([0., 4.]), 1.0)
+    """
+    S_true = check_array(S_true, dtype=np.float64, input_name="S_true")
+    S_pred = check_array(S_pred, dtype=np.float64, input_name="S_pred")
+    if S_true.shape != S_pred.shape:
+        raise ValueError(
+            f"S_true has shape {S_true.shape} and S_pred has shape {S_pred.shape}; "
+            "both must be (n, a)."
+        )
+    if classes is None:
+        index = distinct_rows(S_true)[1]
+    else:
+        check_consistent_length(S_true, classes)
+        index = np.unique(np.asarray(classes), return_inverse=True)[1]
+    prototypes = _class_means(S_true, index)
+    error = _class_means(np.square(S_true - S_pred), index)
+    attribute_error, class_error = error.mean(axis=0), error.mean(axis=1)
+    return ImbalanceReport(
+        prototypes=prototypes,
+        error=error,
+        attribute_error=attribute_error,
+        class_error=class_error,
+        mean=float(error.mean()),
+        attribute_variation=_variation(attribute_error),
+        class_variation=_variation(class_error),
+        pearson_over_classes=_pearson(prototypes, error, axis=0),
+        pearson_over_attributes=_pearson(prototypes, error, axis=1),
+    )
+
+
+def _class_means(values, index):
+    """Mean of the rows (n, a) of each class (n,): an array of shape (K, a)."""
+    order = np.argsort(index, kind="stable")
+    count = np.bincount(index)
+    first = np.cumsum(count) - count
+    return np.add.reduceat(values[order], first, axis=0) / count[:, None]
+
+
+def _variation(error):
+    mean = error.mean()
+    return float(error.std() / mean) if mean > 0 else 0.0
+
+
+def _pearson(a, b, axis):
+    a = a - a.mean(axis=axis, keepdims=True)
+    b = b - b.mean(axis=axis, keepdims=True)
+    scale = np.sqrt(np.square(a).sum(axis=axis) * np.square(b).sum(axis=axis))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(scale > 0, (a * b).sum(axis=axis) / scale, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """What a score matrix says about the seen-unseen curve, one entry a sample.
+
+    margin: best seen minus best unseen score; seen_gain: what the sample adds
+    to the seen accuracy while its prediction is a seen class; unseen_gain: the
+    same for the unseen side. All of shape (n,).
+    """
+
+    margin: np.ndarray
+    seen_gain: np.ndarray
+    unseen_gain: np.ndarray
+
+    @classmethod
+    def of(cls, y_true, scores, seen):
+        if not hasattr(scores, "shape"):
+            scores = np.asarray(scores, dtype=float)
+        y_true, seen = column_or_1d(y_true), np.asarray(seen)
+        if scores.ndim != 2 or seen.shape != scores.shape[1:] or seen.dtype != bool:
+            raise ValueError(
+                "scores must have shape (n, k) and seen must be k booleans, got shapes "
+                f"{scores.shape} and {seen.shape} ({seen.dtype})."
+            )
+        n, k = scores.shape
+        if len(y_true) != n:
+            raise ValueError(
+                f"y_true has {len(y_true)} entries for {n} rows of scores."
+            )
+        if not np.issubdtype(y_true.dtype, np.integer) or (
+            n and not 0 <= y_true.min() <= y_true.max() < k
+        ):
+            raise ValueError(
+                f"y_true must hold column numbers of scores, integers from 0 to {k - 1}."
+            )
+        of_seen = seen[y_true]
+        if not (of_seen.any() and not of_seen.all()):
+            raise ValueError(
+                "the seen-unseen trade-off needs samples of seen and of unseen "
+                f"classes, got {int(of_seen.sum())} and {int((~of_seen).sum())}."
+            )
+        seen_columns, unseen_columns = np.flatnonzero(seen), np.flatnonzero(~seen)
+        margin = np.empty(n)
+        hit_seen, hit_unseen = np.empty(n, dtype=bool), np.empty(n, dtype=bool)
+        for rows in gen_batches(n, max(1, BLOCK_ENTRIES // k)):
+            block = np.asarray(scores[rows])
+            if not np.isfinite(block).all():
+                raise ValueError(
+                    f"scores have missing or infinite values in rows {rows.start} to "
+                    f"{rows.stop - 1}; all must be finite."
+                )
+            best = []
+            for columns, hit in [
+                (seen_columns, hit_seen),
+                (unseen_columns, hit_unseen),
+            ]:
+                side = block[:, columns]
+                winner = side.argmax(axis=1)
+                hit[rows] = columns[winner] == y_true[rows]
+                best.append(side[np.arange(len(side)), winner].astype(float))
+            margin[rows] = best[0] - best[1]
+        # Each class of a side has the same say in that side's accuracy.
+        count = np.bincount(y_true, minlength=k)
+        n_seen, n_unseen = np.sum(seen & (count > 0)), np.sum(~seen & (count > 0))
+        share = 1 / (count[y_true] * np.where(of_seen, n_seen, n_unseen))
+        return cls(margin, hit_seen * share * of_seen, hit_unseen * share * ~of_seen)
