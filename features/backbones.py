@@ -4,7 +4,6 @@ timm's models come by name; any `torch.nn.Module` does as well. Weights are neve
 random unless the user asks for ``weights="random"`` in so many words.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import re
@@ -222,7 +221,7 @@ def _import_torchvision():
 
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+        library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(
                 f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -453,28 +452,3 @@ class _Pooled(torch.nn.Module):
             return x[:, 0]
         x = x[:, self.prefix :]
         return x.mean(1) if self.pool == "avg" else x
-
-
-@contextlib.contextmanager
-def threads(count):
-    """Let torch use so many CPU threads within a block.
-
-    Parameters
-    ----------
-    count : int
-        At least 1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from rezsl_features.backbones import threads
-    >>> with threads(1):
-    ...     torch.get_num_threads()
-    1
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,6 +7,7 @@ by; `read_image` turns a file into 8-bit RGB, or says in one sentence why it can
 import csv
 import hashlib
 import os
+import stat
 import unicodedata
 import warnings
 from dataclasses import dataclass, field
@@ -14,7 +15,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-__all__ = ["ImageError", "ImageList", "find_images", "order_like", "read_image"]
+__all__ = [
+    "ImageError",
+    "ImageList",
+    "find_images",
+    "order_from_xlsa17",
+    "order_like",
+    "read_image",
+]
 
 # Side ratio above which the usual "resize the shorter side, crop the middle" would
 # blow a small file up to gigabytes: 1 x 60000 pixels become 256 x 15 million.
@@ -60,7 +68,7 @@ class ImageList:
     >>> from rezsl_features.images import ImageList
     >>> images = ImageList(["a.jpg"], ["/data/a.jpg"], ["cat"])
     >>> len(images), images.sha256()[:8]
-    (1, '0cef0e68')
+    (1, 'dce07360')
     """
 
     names: list
@@ -352,6 +360,64 @@ def order_like(images, image_files, source):
     )
 
 
+def order_from_xlsa17(images, mat):
+    """Bring images into the order of a ``res101.mat``, so that its splits apply.
+
+    Parameters
+    ----------
+    images : ImageList
+        The images there are.
+    mat : str or path-like
+        A file of features in the layout of the xlsa17 benchmark, with its
+        ``att_splits.mat`` beside it.
+
+    Returns
+    -------
+    ImageList
+        With the labels, splits and class table of the benchmark.
+
+    Raises
+    ------
+    ImageError
+        If the file lists no images, or none of them is found; see `order_like`.
+    ValueError
+        If the files are broken, in the words of `rezsl_sk.datasets.load_xlsa17`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rezsl_sk.datasets import save_xlsa17
+    >>> from rezsl_features.images import ImageList, order_from_xlsa17
+    >>> here = ImageList(["1.jpg", "2.jpg"], ["/mine/1.jpg", "/mine/2.jpg"])
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     folder = save_xlsa17(
+    ...         root, "PETS", X=[[1.0], [0.0]], labels=[0, 1],
+    ...         attributes=[[1.0], [0.0]], class_names=["cat", "dog"],
+    ...         trainval=[0], test_seen=[], test_unseen=[1],
+    ...         image_files=["/old/2.jpg", "/old/1.jpg"],
+    ...     )
+    ...     there = order_from_xlsa17(here, folder / "res101.mat")
+    >>> there.names, there.labels, there.splits["test_unseen"]
+    (['2.jpg', '1.jpg'], ['cat', 'dog'], array([1]))
+    """
+    from rezsl_sk.datasets import load_xlsa17
+
+    mat = Path(mat)
+    folder = mat.resolve().parent
+    data = load_xlsa17(folder.parent, folder.name, features=mat.stem)
+    if data.image_files is None:
+        raise ImageError(f"{mat} has no `image_files`; it gives no order.")
+    ordered = order_like(images, data.image_files, str(mat))
+    ordered.labels = data.y.tolist()
+    ordered.splits = {
+        name: data[name]
+        for name in ("trainval", "train", "val", "test_seen", "test_unseen")
+        if data[name] is not None
+    }
+    ordered.class_attributes = (data.class_names, data.attributes)
+    return ordered
+
+
 def _common_end(a, b):
     count = 0
     for x, y in zip(reversed(a), reversed(b), strict=False):
@@ -399,6 +465,8 @@ def read_image(path):
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("no regular file")  # a pipe would wait for ever
         with warnings.catch_warnings():
             # Broken EXIF blocks and the like; what matters is refused below.
             warnings.simplefilter("ignore")

