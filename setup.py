@@ -29,7 +29,7 @@ setup(
     package_data={"rezsl_sk": ["py.typed"], "rezsl_features": ["py.typed"]},
     install_requires=[
         "torch>=2.4",
-        "numpy>=1.26",
+        "numpy>=2.0",
         "scipy>=1.12",
         "scikit-learn>=1.9",
         "h5py>=3.10",

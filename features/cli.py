@@ -261,9 +261,11 @@ def _read_attributes(path):
 
 def _are_numbers(column):
     try:
-        return [float(value) for value in column] is not None
+        for value in column:
+            float(value)
     except ValueError:
         return False
+    return True
 
 
 def _extract(args):
@@ -364,7 +366,7 @@ def _verify(args):
                 n_samples=args.sample,
                 weights=None if weights == "timm" else weights,
                 pool=args.pool or known.get("pool", "auto"),
-                image_size=args.image_size or known.get("image_size"),
+                image_size=args.image_size,
             )
             rows = min(args.sample, len(cache))
             print(

@@ -30,7 +30,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     regressor : ReZSLRegressor or None, default=None
-        Predicts the attributes. None means ``ReZSLRegressor()``.
+        Predicts the attributes. None means ``ReZSLRegressor(random_state=0)``.
 
     class_attributes : DataFrame, (classes, matrix) or None, default=None
         Attributes of all classes, seen and unseen: a DataFrame indexed by
@@ -394,7 +394,9 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     # ---- fitting and scoring ------------------------------------------------
 
     def _new_regressor(self):
-        return ReZSLRegressor() if self.regressor is None else clone(self.regressor)
+        if self.regressor is None:
+            return ReZSLRegressor(random_state=0)
+        return clone(self.regressor)
 
     def _fit_regressor(self, regressor, X, group, classes):
         """Fit on labels `group` (n,), numbers of `classes`."""

@@ -576,8 +576,8 @@ class ReZSLRegressor(
         hidden = tuple(coef.shape[1] for coef in self.coefs_[:-1])
         if hidden != tuple(self.hidden_layer_sizes):
             raise ValueError(
-                f"hidden_layer_sizes is {tuple(self.hidden_layer_sizes)}, but the model "
-                f"to go on with has {hidden}; set it back, or fit a new one."
+                f"hidden_layer_sizes is {tuple(self.hidden_layer_sizes)}, but the "
+                f"model to go on with has {hidden}; set it back, or fit a new one."
             )
 
     def _start_run(self, is_table, prototypes, group):

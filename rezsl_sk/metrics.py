@@ -439,7 +439,8 @@ class _Sides:
             n and not 0 <= y_true.min() <= y_true.max() < k
         ):
             raise ValueError(
-                f"y_true must hold column numbers of scores, integers from 0 to {k - 1}."
+                "y_true must hold column numbers of scores, integers from 0 to "
+                f"{k - 1}."
             )
         of_seen = seen[y_true]
         if not (of_seen.any() and not of_seen.all()):
