@@ -278,7 +278,7 @@ class ReMSELoss(nn.Module):
 
     def _diagnosis(self):
         if self._latest is None:
-            raise AttributeError(
+            raise RuntimeError(
                 "this ReMSELoss has not seen a batch yet; call it once first."
             )
         batch, weight = self._latest
