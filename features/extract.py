@@ -493,7 +493,9 @@ class _Job:
         ):
             run = self._runner(identity)
             shard = _Shard(self, todo)
-            waiting = None
+            # Fetching a result from a GPU waits for it, so there it is fetched when
+            # the next batch is under way. A CPU has it at once.
+            waiting, behind = [], int(identity["device"] != "cpu")
             for (start, stop), batch, reasons in read:
                 if on_error == "stop" and any(reasons):
                     bad = next(i for i, reason in enumerate(reasons) if reason)
@@ -502,20 +504,18 @@ class _Job:
                         f"remove it, or skip such images (--on-error skip); finished "
                         f"shards are kept."
                     )
-                # One batch behind: fetching a result from a GPU waits for it, and
-                # by then the next batch is under way.
                 try:
-                    features = run(batch)
+                    waiting.append((run(batch), reasons))
                 except torch.OutOfMemoryError as error:
                     raise ExtractionError(
                         f"A batch of {size} images does not fit on the GPU; restart "
                         f"with a smaller batch size, or free its memory and go on."
                     ) from error
-                if waiting is not None:
-                    shard.add(*waiting)
-                waiting = (features, reasons)
+                if len(waiting) > behind:
+                    shard.add(*waiting.pop(0))
                 tick(stop - start)
-            shard.add(*waiting)
+            for last in waiting:
+                shard.add(*last)
 
     def _is_done(self, shard, on_error):
         path = self._shard_path(shard)
@@ -578,7 +578,7 @@ class _Job:
 
     def assemble(self):
         """Join the shards to the cache, put it in place, remove them."""
-        failed, good = {}, []
+        failed = {}
         for shard in self.shards:
             with self._open_shard(shard) as file:
                 reasons = file["reason"].asstr(errors="surrogateescape")[...]
