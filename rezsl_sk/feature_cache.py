@@ -703,6 +703,24 @@ class FeatureCache:
         )
 
 
+# Descriptors of the locks that this process holds.
+_LOCKS = set()
+
+
+def _let_go_of_locks():
+    """In a forked child: a lock is free when the last copy of it is closed.
+
+    Workers outlive their killed parent by seconds, and would hold its lock.
+    """
+    for fd in _LOCKS:
+        os.close(fd)
+    _LOCKS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_of_locks)
+
+
 class WriterLock:
     """One writer at a time: a lock on ``NAME.lock``, held within a ``with`` block.
 
@@ -773,12 +791,16 @@ class WriterLock:
         # On a full disk the lock still locks; it only cannot say whose it is.
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, text.encode(), 0)
+        _LOCKS.add(self._fd)
         return self
 
     def __exit__(self, *exc_info):
-        if fcntl is not None:
+        if fcntl is None:
+            os.close(self._fd)
+        elif self._fd in _LOCKS:  # a forked child, which holds none, leaves it be
             self.lock_path.unlink(missing_ok=True)
-        os.close(self._fd)
+            _LOCKS.remove(self._fd)
+            os.close(self._fd)
 
 
 def write_cache(

@@ -387,6 +387,49 @@ def test_lock_names_its_holder_and_dies_with_it(path):
     assert [p.name for p in path.parent.iterdir()] == ["toy.h5"]
 
 
+def test_forked_children_do_not_hold_the_lock(path):
+    """They outlive a killed parent, as the workers of a DataLoader do for seconds."""
+    holder = _child(
+        """
+        import os, sys, time
+        from rezsl_sk.feature_cache import WriterLock
+        with WriterLock(sys.argv[1]):
+            worker = os.fork()
+            if worker == 0:
+                sys.stdout.close()
+                time.sleep(60)
+            print(worker, flush=True)
+            sys.stdin.read()
+        """,
+        path,
+    )
+    worker = int(holder.stdout.readline())
+    try:
+        with pytest.raises(CacheError, match=f"pid {holder.pid} "):
+            WriterLock(path).__enter__()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        os.kill(worker, 0)  # still there
+        FeatureCache.from_arrays(path, np.eye(2)).close()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        holder.stdout.close()
+        holder.stdin.close()
+        holder.stderr.close()
+
+
+def test_a_forked_child_does_not_release_the_lock(path):
+    with WriterLock(path) as lock:
+        child = os.fork()
+        if child == 0:
+            lock.__exit__(None, None, None)
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(CacheError, match=f"pid {os.getpid()} "):
+            WriterLock(path).__enter__()
+    assert not path.with_name("toy.h5.lock").exists()
+
+
 def test_many_writers_exclude_each_other(path):
     """Taken and released in a hurry by several processes, never held by two."""
     code = """
