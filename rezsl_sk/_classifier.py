@@ -171,7 +171,8 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self._fit_regressor(self.regressor_, X, group, self.classes_)
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
         self.constant_attributes_ = self.regressor_.constant_attributes_
-        self._warn_of_equals()
+        # Two of the levels are scikit-learn's decorators of fit.
+        self._warn_of_equals(stacklevel=5)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: {}
         )
@@ -310,7 +311,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if not isinstance(self.candidates, str):
             new.candidates = [*self.candidates_.tolist(), *names.tolist()]
         new._choose_candidates()
-        new._warn_of_equals()
+        new._warn_of_equals(stacklevel=3)
         return new
 
     # ---- the table ----------------------------------------------------------
@@ -375,7 +376,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         return self.class_attributes_[found]
 
-    def _warn_of_equals(self):
+    def _warn_of_equals(self, stacklevel):
         space = self.regressor_._to_space(self.class_attributes_)
         row = distinct_rows(space)[1]
         count = np.bincount(row)
@@ -388,7 +389,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         warnings.warn(
             f"{len(equal)} sets of classes have equal attributes (as far as the seen "
             f"classes vary in them) and cannot be told apart: {equal}.",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
     # ---- fitting and scoring ------------------------------------------------

@@ -53,7 +53,7 @@ def quick(**parameters):
 @parametrize_with_checks(
     [
         ReZSLRegressor(),
-        ReZSLRegressor((), max_iter=200),
+        ReZSLRegressor((), max_iter=60),
         ReZSLRegressor(statistics="running"),
     ]
 )
