@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -490,17 +489,18 @@ def test_disk_too_small(path, monkeypatch):
 def test_write_that_fails_halfway(path, limit):
     """The kernel refuses to let the file grow, as a full disk or a quota does."""
     child = _child(
-        """
-        import sys
+        f"""
+        import resource, sys
         import numpy as np
         from rezsl_sk.feature_cache import CacheError, FeatureCache
+        # After the imports: joblib complains if it cannot write while it is imported.
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         try:
             FeatureCache.from_arrays(sys.argv[1], np.ones((1000, 1000)))
         except CacheError as error:
             print(error)
         """,
         path,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     out, err = child.communicate()
     assert "could not be written: File too large. Make room" in out
