@@ -1,0 +1,427 @@
+"""The command: what it prints, what it returns, sentences instead of tracebacks."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from rezsl_features import cli, extract_features
+from rezsl_features.cli import main
+from tiny import Small, tiny_network
+
+from rezsl_sk.datasets import load_xlsa17, save_xlsa17
+from rezsl_sk.feature_cache import FeatureCache
+
+needs_timm = pytest.mark.skipif(
+    importlib.util.find_spec("timm") is None, reason="needs the extra [extract]"
+)
+SMALL = ["--backbone", "test_resnet", "--weights", "random"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run one command; give its exit code, stdout and stderr without the bar."""
+
+    def call(*args):
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        sentences = [
+            line for line in re.split(r"[\r\n]", err) if "images/s" not in line
+        ]
+        return code, out, "\n".join(line for line in sentences if line.strip())
+
+    return call
+
+
+@pytest.fixture
+def tiny_cache(make_images, tmp_path):
+    """A cache of 22 images, without timm."""
+    root = make_images()
+    path = tmp_path / "tiny.h5"
+    table = ([f"class{i}" for i in range(3)], np.eye(3))
+    extract_features(
+        root,
+        tiny_network(),
+        path,
+        transform=Small(),
+        workers=0,
+        class_attributes=table,
+    ).close()
+    return path
+
+
+# -- extract --------------------------------------------------------------------------
+
+
+@needs_timm
+def test_extract_inspect_verify(run, make_images, tmp_path):
+    root, out = make_images(9), tmp_path / "out.h5"
+    (root / "class1" / "note.txt").write_text("not an image")
+    table = tmp_path / "classes.csv"
+    table.write_text(
+        "class,split,furry,legs\nclass2,seen,1,4\nclass0,seen,0,2\n"
+        "class1,unseen,1,2.5\nclass9,unseen,0,0\n"
+    )
+    options = ["--attributes", table, "--workers", 0, "--max-failed", 0.1]
+    code, text, err = run("extract", root, "--out", out, *SMALL, *options)
+    assert (code, err) == (0, "")
+    assert "skipped class1/note.txt: no image format that Pillow knows" in text
+    last = text.splitlines()[-1]
+    assert re.fullmatch(
+        rf"{out}: 9 of 10 images written in \d+ s, 1 skipped "
+        r"\(1 x no image format that Pillow knows\)\.",
+        last,
+    )
+    with FeatureCache(out) as cache:
+        assert cache.classes.tolist() == ["class2", "class0", "class1", "class9"]
+        assert cache.attribute_names.tolist() == ["furry", "legs"]
+        assert cache.class_attributes.tolist() == [[1, 4], [0, 2], [1, 2.5], [0, 0]]
+
+    code, text, err = run("inspect", out)
+    assert (code, err) == (0, "")
+    for words in (
+        r"features +9 x \d+, float32",
+        "classes +4, 3 of them with rows",
+        "attributes +2",
+        "backbone +test_resnet",
+        "weights +random",
+        "weights_sha256 +[0-9a-f]{64}",
+        "failed +1\n  class1/note.txt: no image format",
+    ):
+        assert re.search(words, text), words
+
+    assert run("verify", out)[:2] == (
+        0,
+        f"{out}: all hashes hold, all values are finite.\n",
+    )
+    code, text, _ = run("verify", out, "--against", root, "--sample", 4)
+    assert code == 0 and "4 rows were computed again and differ by at most" in text
+    Image.new("RGB", (9, 9), "red").save(root / "class0" / "000.png")
+    code, _, err = run("verify", out, "--against", root)
+    assert code == 1 and re.search(r"Row 0 .*class0/000.png.* differs", err)
+
+
+@needs_timm
+def test_too_many_failures_have_an_exit_code(run, make_images, tmp_path):
+    root, out = make_images(6), tmp_path / "out.h5"
+    (root / "class0" / "000.png").write_bytes(b"")
+    command = ["extract", root, "--out", out, *SMALL, "--workers", 0]
+    code, text, err = run(*command)
+    assert code == 3
+    assert "16.7% of the images failed, more than --max-failed 0.05 allows." in err
+    assert "5 of 6 images written" in text and len(FeatureCache(out)) == 5
+    assert run(*command, "--max-failed", 0.2)[0] == 0
+    code, _, err = run(*command, "--on-error", "stop", "--restart")
+    assert code == 1 and "000.png: the file is empty. Mend or remove it" in err
+
+
+@needs_timm
+def test_only_twenty_skipped_images_are_listed(run, make_images, tmp_path):
+    root = make_images(30)
+    for path in sorted(root.rglob("*.png"))[:25]:
+        path.write_bytes(b"")
+    command = ["extract", root, "--out", tmp_path / "out.h5", *SMALL, "--workers", 0]
+    code, text, _ = run(*command)
+    assert code == 3 and text.count("\nskipped") == 19
+    assert "... and 5 more; see `rezsl-features inspect`" in text
+    assert "25 skipped (25 x the file is empty)" in text
+
+
+@needs_timm
+def test_order_from_xlsa17(run, make_images, tmp_path):
+    """Official splits fall on the right rows, though one image is gone."""
+    root = make_images(6, classes=2)
+    old = [f"/old/disk/class{i % 2}/{i:03d}.png" for i in (5, 2, 4, 1, 3, 0)]
+    folder = save_xlsa17(
+        tmp_path,
+        "PETS",
+        X=np.eye(6),
+        labels=[1, 0, 0, 1, 1, 0],
+        attributes=np.eye(2),
+        class_names=["class0", "class1"],
+        trainval=[1, 2],
+        test_seen=[5],
+        test_unseen=[0, 3, 4],
+        image_files=old,
+    )
+    (root / "class0" / "004.png").unlink()
+    command = ["extract", root, "--out", tmp_path / "out.h5", *SMALL, "--workers", 0]
+    options = ["--order-from", folder / "res101.mat", "--max-failed", 0.2]
+    code, text, err = run(*command, *options)
+    assert (code, err) == (0, "")
+    assert "skipped /old/disk/class0/004.png: No such file or directory" in text
+    with FeatureCache(tmp_path / "out.h5") as cache:
+        names = [f"class{i % 2}/{i:03d}.png" for i in (5, 2, 1, 3, 0)]
+        assert cache.paths.tolist() == names
+        assert cache.y.tolist() == [name[:6] for name in names]
+        assert {k: v.tolist() for k, v in cache.splits.items()} == {
+            "trainval": [1],
+            "test_seen": [4],
+            "test_unseen": [0, 2, 3],
+        }
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--backbone", "vgg99"], "no model 'vgg99'"),
+        (["--weights", "none.pth"], "none.pth does not exist"),
+        (["--pool", "cls"], "no class token"),
+        (["--device", "abacus"], "device='abacus' is unknown"),
+        (["--engine", "onnx", "--amp", "bf16"], "runs on the CPU in full precision"),
+        (["--attributes", "none.csv"], "none.csv: No such file"),
+        (["--batch-size", "0"], "batch_size=0"),
+        (["--out", "no/such/folder/x.h5"], "Create the folder"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(
+    run, make_images, tmp_path, monkeypatch, options, words
+):
+    monkeypatch.chdir(tmp_path)
+    code, text, err = run(
+        *("extract", make_images(3), "--out", "out.h5", *SMALL, "--workers", 0),
+        *options,
+    )
+    assert (code, text) == (1, "")
+    assert err.startswith("rezsl-features: ") and words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_images_that_are_not_there(run, tmp_path):
+    for images, words in (("none", "does not exist"), (".", "no image")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        where = tmp_path / "empty" / images
+        code, _, err = run("extract", where, "--out", tmp_path / "x.h5", *SMALL)
+        assert code == 1 and words in err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("class,furry\n", "no line under its header"),
+        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 in its header"),
+        ("class,split\ncat,seen\n", "no column of numbers"),
+        ("class,furry\nclass0,1\n", "'class1'"),
+        ("class,furry\nclass0,1\nclass0,0\nclass1,0\nclass2,0\n", "class0"),
+    ],
+)
+def test_bad_attribute_tables(run, make_images, tmp_path, text, words):
+    table = tmp_path / "classes.csv"
+    table.write_text(text)
+    command = ["extract", make_images(3), "--out", tmp_path / "x.h5", *SMALL]
+    code, _, err = run(*command, "--attributes", table)
+    assert code == 1 and words in err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["extract"],
+        ["extract", "x", "--out", "y"],  # no backbone
+        ["extract", "x", "--out", "y", *SMALL, "--max-failed", "2"],
+        ["extract", "x", "--out", "y", *SMALL, "--batch-size", "many"],
+        ["extract", "x", "--out", "y", *SMALL, "--resume", "--restart"],
+        ["export", "x"],
+        ["dance"],
+    ],
+)
+def test_commands_that_are_not_understood(args, capsys):
+    with pytest.raises(SystemExit) as info:
+        main(args)
+    assert info.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_help_of_every_command(capsys):
+    for args in ([], *([name] for name in ("extract", "verify", "import", "export"))):
+        with pytest.raises(SystemExit) as info:
+            main([*args, "--help"])
+        assert info.value.code == 0 and "usage:" in capsys.readouterr().out
+
+
+# -- the other commands -------------------------------------------------------------
+
+
+def test_verify_finds_a_flipped_bit(run, tiny_cache):
+    with FeatureCache(tiny_cache) as cache:
+        row = cache.X[7].tobytes()
+    content = bytearray(tiny_cache.read_bytes())
+    content[content.index(row) + 2] ^= 4
+    tiny_cache.write_bytes(content)
+    code, _, err = run("verify", tiny_cache)
+    assert code == 1 and "features" in err
+
+
+def test_verify_against_needs_a_backbone_by_name(run, make_images, tiny_cache):
+    code, _, err = run("verify", tiny_cache, "--against", make_images())
+    assert code == 1 and "timm" in err
+
+
+def test_files_that_are_no_caches(run, tmp_path):
+    (tmp_path / "notes.h5").write_text("notes")
+    for command in ("inspect", "verify"):
+        for name in ("notes.h5", "none.h5"):
+            code, _, err = run(command, tmp_path / name)
+            assert code == 1 and name in err and len(err.splitlines()) == 1
+
+
+def test_export_and_import(run, tiny_cache, tmp_path):
+    """Cache to xlsa17 and back: the same rows, labels, table, splits."""
+    unseen = tmp_path / "unseen.txt"
+    unseen.write_text("class1\n\n")
+    folder = tmp_path / "xlsa17" / "TINY"
+    folder.parent.mkdir()
+    code, _, err = run("export", tiny_cache, "--xlsa17", folder)
+    assert code == 1 and "no splits; name the test classes (--unseen FILE)" in err
+    code, text, err = run("export", tiny_cache, "--xlsa17", folder, "--unseen", unseen)
+    assert (code, err) == (0, "")
+    assert text == f"Wrote res101.mat and att_splits.mat to {folder}.\n"
+    data = load_xlsa17(folder.parent, "TINY")
+    with FeatureCache(tiny_cache) as cache:
+        assert np.array_equal(data.X, cache.X)
+        assert data.y.tolist() == cache.y.tolist()
+        is_unseen = cache.y == "class1"
+        assert np.array_equal(data.test_unseen, np.flatnonzero(is_unseen))
+        assert np.array_equal(data.trainval, np.flatnonzero(~is_unseen))
+        back = tmp_path / "back.h5"
+        code, text, _ = run("import", folder / "res101.mat", "--out", back)
+        assert code == 0 and "back.h5" in text
+        with FeatureCache(back) as again:
+            assert np.array_equal(again.X, cache.X)
+            assert again.paths.tolist() == cache.paths.tolist()
+            assert again.y.tolist() == cache.y.tolist()
+            assert np.array_equal(again.class_attributes, cache.class_attributes)
+            assert np.array_equal(again.splits["test_unseen"], data.test_unseen)
+    # With its splits the cache goes back without being told of them.
+    assert run("export", back, "--xlsa17", folder.parent / "AGAIN")[0] == 0
+    again = load_xlsa17(folder.parent, "AGAIN")
+    assert np.array_equal(again.test_unseen, data.test_unseen)
+    code, _, err = run("import", folder / "res101.mat", "--out", back)
+    assert code == 1 and "back.h5" in err
+
+
+def test_export_that_cannot_be(run, tiny_cache, tmp_path):
+    unseen = tmp_path / "unseen.txt"
+    unseen.write_text("dragon\n")
+    command = ["--xlsa17", tmp_path / "OUT", "--unseen", unseen]
+    code, _, err = run("export", tiny_cache, *command)
+    assert code == 1 and "'dragon', which is no class of" in err
+    bare = tmp_path / "bare.h5"
+    FeatureCache.from_arrays(bare, np.eye(3)).close()
+    code, _, err = run("export", bare, *command)
+    assert code == 1 and "no labels, which xlsa17 files need" in err
+    FeatureCache.from_arrays(
+        bare,
+        np.ones((3, 2, 4)),
+        ["a", "a", "b"],
+        class_attributes=(["a", "b"], np.eye(2)),
+        overwrite=True,
+    ).close()
+    code, _, err = run("export", bare, *command)
+    assert code == 1 and "2 regions per image" in err
+
+
+def test_import_of_nothing(run, tmp_path):
+    code, _, err = run("import", tmp_path / "x" / "res101.mat", "--out", "y.h5")
+    assert code == 1 and str(tmp_path / "x") in err and len(err.splitlines()) == 1
+
+
+def test_doctor(run, monkeypatch):
+    code, text, err = run("doctor")
+    assert err == "" and "torch" in text and "Pillow" in text
+    assert ("is ready." in text) == (code == 0)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    code, text, _ = run("doctor")
+    assert code == 1
+    assert "`pip install rezsl-sk[extract]`" in text.splitlines()[-1]
+
+
+def test_an_error_without_a_sentence_is_not_hidden(monkeypatch):
+    """A mistake of ours shall show where it is."""
+    monkeypatch.setattr(cli, "find_images", lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["extract", "x", "--out", "y", *SMALL])
+
+
+# -- as a process -------------------------------------------------------------------
+
+
+def command(root, out, *options):
+    return [
+        *(sys.executable, "-m", "rezsl_features", "extract", str(root)),
+        *("--out", str(out), *SMALL, "--threads", "1", "--batch-size", "4"),
+        *("--shard-size", "8", "--workers", "1", *options),
+    ]
+
+
+@needs_timm
+def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
+    root, out = make_images(120), tmp_path / "out.h5"
+    shards = tmp_path / "out.h5.shards"
+    calm = subprocess.run(command(root, tmp_path / "calm.h5"), capture_output=True)
+    assert calm.returncode == 0, calm.stderr
+    for end in (signal.SIGINT, signal.SIGKILL):
+        before = len(list(shards.glob("*[0-9].h5")))
+        process = subprocess.Popen(
+            command(root, out),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+        )
+        patience = time.monotonic() + 60
+        while len(list(shards.glob("*[0-9].h5"))) <= before:
+            assert time.monotonic() < patience and process.poll() is None
+            time.sleep(0.01)
+        if end == signal.SIGINT:
+            os.killpg(process.pid, end)  # as a terminal does: workers get it too
+        else:
+            process.kill()
+        text = process.communicate()[0]
+        if end == signal.SIGINT:
+            assert process.returncode == 130
+            assert "Finished shards are kept; the same command goes on." in text
+            assert "Traceback" not in text
+    assert not out.exists()
+    # At once: the lock of the killed is free though its worker may still live.
+    again = subprocess.run(command(root, out), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    with FeatureCache(out) as cache, FeatureCache(tmp_path / "calm.h5") as wanted:
+        cache.verify()
+        assert cache.X[:].tobytes() == wanted.X[:].tobytes()
+    changed = command(root, out, "--dtype", "float16")
+    refused = subprocess.run(changed, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "dtype 'float32', now 'float16'" in refused.stderr
+
+
+@needs_timm
+def test_two_ranks_by_the_command(make_images, tmp_path):
+    """torchrun starts two; one of them reports; the cache is that of one."""
+    root, one = make_images(40), tmp_path / "one.h5"
+    main(command(root, one)[3:])
+    ranks = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", "2", "-m", "rezsl_features"),
+    ]
+    run = subprocess.run(
+        [*ranks, *command(root, tmp_path / "two.h5")[3:]],
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("40 of 40 images written") == 1
+    with FeatureCache(tmp_path / "two.h5") as two, FeatureCache(one) as cache:
+        two.verify()
+        assert two.X[:].tobytes() == cache.X[:].tobytes()
+        assert two.metadata == cache.metadata
