@@ -79,7 +79,7 @@ class ReZSLRegressor(
     regression_weight : float, default=1.0
         Weight of the regression loss.
 
-    classification_weight : float, default=0.1
+    classification_weight : float, default=1.0
         Weight of the cross-entropy. It is left out where it has no meaning:
         with one attribute, one class, or targets that are no class table (more
         distinct rows than half the samples).
@@ -93,7 +93,7 @@ class ReZSLRegressor(
         attribute; "center": mean 0; "l2": rows of targets and of predictions
         have length 1, as in the paper; None: as given.
 
-    dropout : float, default=0.0
+    dropout : float, default=0.5
         Probability of dropping a hidden unit.
 
     solver : {"adamw", "sgd"}, default="adamw"
@@ -103,7 +103,7 @@ class ReZSLRegressor(
         Schedule over the ``max_iter`` epochs of a fit. ``partial_fit`` knows no
         end and uses a constant rate.
 
-    learning_rate_init : float, default=1e-3
+    learning_rate_init : float, default=3e-3
         Learning rate, the peak of a one-cycle schedule.
 
     weight_decay : float, default=1e-4
@@ -283,13 +283,13 @@ class ReZSLRegressor(
         statistics="batch",
         normalize_weights=True,
         regression_weight=1.0,
-        classification_weight=0.1,
+        classification_weight=1.0,
         scale=10.0,
         attribute_scaling="standard",
-        dropout=0.0,
+        dropout=0.5,
         solver="adamw",
         learning_rate="one_cycle",
-        learning_rate_init=1e-3,
+        learning_rate_init=3e-3,
         weight_decay=1e-4,
         momentum=0.9,
         batch_size="auto",

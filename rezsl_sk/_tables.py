@@ -64,7 +64,8 @@ def check_table(table, *, what, names=None, attribute_names=None, n_attributes=N
         if names is None:
             names = list(table.index)
         if columns is not None and attribute_names is not None:
-            given, wanted = set(columns), set(attribute_names)
+            given = set(columns.tolist())
+            wanted = set(np.asarray(attribute_names).tolist())
             if given != wanted or len(columns) != len(attribute_names):
                 raise ValueError(
                     f"{what} has other attributes than those of fit; missing: "

@@ -170,6 +170,10 @@ def _checked_pair(predictions, prototypes, metric):
 def _scores(predictions, prototypes, metric):
     if metric == "cosine":
         return _directions(predictions) @ _directions(prototypes).T
+    # Distances do not depend on the origin, their rounding does: a year such as
+    # 1999 squared leaves float32 no digits for a difference of 1.
+    origin = np.median(prototypes, axis=0)
+    predictions, prototypes = predictions - origin, prototypes - origin
     squared = (
         np.square(predictions).sum(1)[:, None]
         + np.square(prototypes).sum(1)

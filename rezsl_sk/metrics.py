@@ -368,8 +368,9 @@ def imbalance_report(S_true, S_pred, classes=None):
     if classes is None:
         index = distinct_rows(S_true)[1]
     else:
+        classes = column_or_1d(classes)
         check_consistent_length(S_true, classes)
-        index = np.unique(np.asarray(classes), return_inverse=True)[1]
+        index = np.unique(classes, return_inverse=True)[1]
     prototypes = _class_means(S_true, index)
     error = _class_means(np.square(S_true - S_pred), index)
     attribute_error, class_error = error.mean(axis=0), error.mean(axis=1)
@@ -391,7 +392,10 @@ def _class_means(values, index):
     order = np.argsort(index, kind="stable")
     count = np.bincount(index)
     first = np.cumsum(count) - count
-    return np.add.reduceat(values[order], first, axis=0) / count[:, None]
+    # As the first row plus the mean distance to it: the mean of equal rows is that row.
+    base = values[order[first]]
+    distance = (values - base[index])[order]
+    return base + np.add.reduceat(distance, first, axis=0) / count[:, None]
 
 
 def _variation(error):
@@ -400,11 +404,18 @@ def _variation(error):
 
 
 def _pearson(a, b, axis):
-    a = a - a.mean(axis=axis, keepdims=True)
-    b = b - b.mean(axis=axis, keepdims=True)
+    a, b = _centred(a, axis), _centred(b, axis)
     scale = np.sqrt(np.square(a).sum(axis=axis) * np.square(b).sum(axis=axis))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(scale > 0, (a * b).sum(axis=axis) / scale, np.nan)
+
+
+def _centred(values, axis):
+    """Values minus their mean; exactly 0 where they are constant up to rounding."""
+    size = np.abs(values).max(axis=axis, keepdims=True)
+    values = values - values.mean(axis=axis, keepdims=True)
+    spread = np.abs(values).max(axis=axis, keepdims=True)
+    return np.where(spread > 1e-13 * size, values, 0)
 
 
 @dataclass(frozen=True, eq=False)

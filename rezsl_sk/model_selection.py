@@ -269,9 +269,7 @@ def zero_shot_scorer(estimator, X, y):
     >>> bool(scores.mean() > 0.3)  # chance: 1 in 13
     True
     """
-    steps, final = _split_pipeline(estimator)
-    if steps is not None:
-        X = steps.transform(X)
+    X, final = _through_pipelines(estimator, X)
     if hasattr(final, "candidates_"):
         y = np.asarray(y)
         names, index = np.unique(y, return_inverse=True)
@@ -330,9 +328,7 @@ def gzsl_scorer(estimator, X, y):
     >>> len(scores)
     3
     """
-    steps, final = _split_pipeline(estimator)
-    if steps is not None:
-        X = steps.transform(X)
+    X, final = _through_pipelines(estimator, X)
     if hasattr(final, "candidates_"):
         names, index = np.unique(np.asarray(y), return_inverse=True)
         candidates = np.union1d(names, final.classes_)
@@ -386,14 +382,17 @@ def _class_numbers(y):
     return distinct_rows(y)[1]
 
 
-def _split_pipeline(estimator):
-    """Transformers (or None) and final estimator of whatever was fitted."""
-    while hasattr(estimator, "best_estimator_"):
-        estimator = estimator.best_estimator_
-    if isinstance(estimator, Pipeline):
-        steps = estimator[:-1] if len(estimator.steps) > 1 else None
-        return steps, estimator[-1]
-    return None, estimator
+def _through_pipelines(estimator, X):
+    """X as the final estimator gets it, and that estimator, out of its wrappers."""
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, Pipeline):
+            if len(estimator.steps) > 1:
+                X = estimator[:-1].transform(X)
+            estimator = estimator[-1]
+        else:
+            return X, estimator
 
 
 def _as_fitted(final, y):

@@ -87,7 +87,7 @@ def test_same_seed_same_bits(X_S, dtype, device):
         {"statistics": "running"},
         {"normalize_weights": False},
         {"hidden_layer_sizes": ()},
-        {"hidden_layer_sizes": (32, 16), "learning_rate_init": 0.01},
+        {"hidden_layer_sizes": (32, 16), "dropout": 0.0},
         {"attribute_scaling": "center"},
         {"attribute_scaling": "l2"},
         {"attribute_scaling": None},

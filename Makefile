@@ -1,0 +1,57 @@
+# Two commands set up everything on a fresh machine: `make demo` and `make test`.
+# Both install into .venv; a stamp says what is installed there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+# One thread for each process: with more, threads of small steps wait for each other,
+# and on a busy machine a fit of two seconds takes half a minute.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all bench lint doctest array-api wheel clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/plot_unseen_digits.py --out demo_output
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+# Also the slow checks.
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+# The estimators' whole contract once more, with scikit-learn's array API on
+# (scipy reads the variable when it is imported, so it takes another process).
+array-api: $(VENV)/.test
+	SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -k scikit_learn_checks \
+		tests/test_regressor.py tests/test_classifier.py
+
+doctest: $(VENV)/.test
+	$(BIN)/python -m pytest --doctest-modules rezsl_sk features
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_fit.py
+
+# A built wheel, in an empty environment, away from the checkout.
+wheel: $(VENV)/.test
+	bash .ci/check_wheel $(BIN)/python
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.py constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[plot]"
+	touch $@
+
+$(VENV)/.test: setup.py constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo_output
