@@ -160,8 +160,8 @@ def draw(path, folder, pictures, truth, answer, rows=3, columns=8):
     )
     for part, title, chosen in zip(parts, titles, shown, strict=True):
         part.suptitle(title, fontsize=11, x=0.02, ha="left", weight="bold")
-        axes = part.subplots(rows, columns).flat
-        part.subplots_adjust(0.01, 0.01, 0.99, 0.82, hspace=0.75, wspace=0.25)
+        axes = part.subplots(rows, columns).ravel()
+        part.subplots_adjust(0.01, 0.09, 0.98, 0.86, hspace=0.7, wspace=0.25)
         for axis in axes:
             axis.set_axis_off()
         for axis, i in zip(axes, chosen, strict=False):
@@ -169,12 +169,12 @@ def draw(path, folder, pictures, truth, answer, rows=3, columns=8):
             good = truth[i] == answer[i]
             axis.set_title(short(answer[i]), color="green" if good else "firebrick")
             if not good:
-                twin = axis.inset_axes([0.62, -0.12, 0.5, 0.5])
+                twin = axis.inset_axes([0.68, 0.0, 0.42, 0.42])
                 twin.imshow(plt.imread(folder / pictures[truth == answer[i]][0]))
                 twin.set(xticks=[], yticks=[])
                 for edge in twin.spines.values():
                     edge.set_color("firebrick")
-                axis.text(0, -0.05, short(truth[i]), transform=axis.transAxes, va="top")
+                axis.text(0, -0.06, short(truth[i]), transform=axis.transAxes, va="top")
     page.savefig(path, dpi=130)
     plt.close(page)
 
