@@ -177,7 +177,7 @@ def peak(folder, count):
 
 
 def as_tensor(image):
-    return torch.from_numpy(np.array(image)).float()
+    return torch.from_numpy(np.array(image.resize((8, 8)))).float()
 
 
 if __name__ == "__main__":
