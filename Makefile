@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test test-all bench lint doctest array-api wheel clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python examples/plot_unseen_digits.py --out demo_output
+	$(BIN)/python examples/plot_unseen_pictures.py --out demo_output
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -37,6 +37,7 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_fit.py
+	$(BIN)/python benchmarks/bench_extract.py
 
 # A built wheel, in an empty environment, away from the checkout.
 wheel: $(VENV)/.test
@@ -46,7 +47,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: setup.py constraints.txt | $(VENV)/bin/python
-	$(PIP) -e ".[plot]"
+	$(PIP) -e ".[extract,demo,plot]"
 	touch $@
 
 $(VENV)/.test: setup.py constraints.txt | $(VENV)/bin/python

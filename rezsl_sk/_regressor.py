@@ -800,7 +800,9 @@ class ReZSLRegressor(
                 self.classification_loss_curve_.append(epoch.classification)
                 stop = False
                 if stopping is not None:
-                    score = held_out_score(head, *held_out, rank=classify_rank(self))
+                    # Held-out classes can be ranked only where there are classes.
+                    rank = self._is_table and targets.shape[1] > 1
+                    score = held_out_score(head, *held_out, rank=rank)
                     self.validation_scores_.append(score)
                     stop = stopping.update(score, head)
                 if self.verbose:
@@ -909,11 +911,6 @@ class ReZSLRegressor(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
-
-
-def classify_rank(regressor):
-    """Whether held-out classes can be ranked by cosine at all."""
-    return regressor._is_table and len(regressor._varying) > 1
 
 
 def resolve_device(name, dtype):

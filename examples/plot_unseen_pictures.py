@@ -1,0 +1,267 @@
+"""From pictures to the names of classes never seen, from end to end
+=================================================================
+
+The script draws its own pictures: forty classes such as "red striped star", each
+a colour, a pattern and a shape. Thirty are seen in training. The other ten are
+known from a table only: which colour, which pattern, which shape. The whole way::
+
+    pictures -> EfficientNet-Lite0 (trained on photographs) -> feature cache
+             -> class-disjoint grid search -> fit -> unseen classes named
+
+Nothing is chosen on unseen classes: settings and seen penalty come from folds
+that hold out seen ones. Needs ``pip install "rezsl-sk[extract,demo,plot]"``; run
+``python examples/plot_unseen_pictures.py``. Results go to the folder
+``demo_output`` (or to ``--out FOLDER``).
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+from rezsl_features import extract_features
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
+from rezsl_sk.metrics import gzsl_report, mean_per_class_accuracy, seen_unseen_curve
+from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
+
+COLOURS = {
+    "red": (205, 45, 45),
+    "green": (50, 150, 60),
+    "blue": (50, 80, 200),
+    "yellow": (230, 200, 40),
+    "purple": (140, 60, 160),
+}
+PATTERNS = ("plain", "striped", "dotted")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+ATTRIBUTES = (*COLOURS, *PATTERNS, *SHAPES)
+N_SEEN, N_UNSEEN, PER_CLASS, SIDE = 30, 10, 20, 112
+BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind eyes too
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo_output"))
+    out = parser.parse_args().out
+
+    # ---- classes: a name is its attributes -----------------------------------
+    names = [" ".join(parts) for parts in itertools.product(COLOURS, PATTERNS, SHAPES)]
+    rng = np.random.default_rng(0)
+    classes = rng.permutation(names)[: N_SEEN + N_UNSEEN]
+    table = np.array([[float(a in c.split()) for a in ATTRIBUTES] for c in classes])
+    seen, unseen = classes[:N_SEEN], classes[N_SEEN:]
+    print(
+        f"{len(seen)} classes seen in training, such as {', '.join(seen[:3])}.\n"
+        f"{len(unseen)} never seen, only described: {', '.join(unseen)}.\n"
+    )
+
+    # ---- pictures to features, once: a second run finds them finished ---------
+    pictures = draw_pictures(out / "pictures", classes, rng)
+    cache = extract_features(
+        pictures,
+        "tf_efficientnet_lite0",
+        out / "pictures.h5",
+        weights="package:efficientnet-lite0",
+        class_attributes=(classes, table),
+        attribute_names=ATTRIBUTES,
+        engine="channels-last",
+        progress=True,
+    )
+    with cache:
+        X, y, paths = cache.X[:], cache.y, cache.paths
+    print(f"{len(X)} pictures of {len(np.unique(y))} classes, {X.shape[1]} features.\n")
+    test_unseen = np.flatnonzero(np.isin(y, unseen))
+    of_seen = np.flatnonzero(np.isin(y, seen))
+    test_seen = of_seen[::5]  # pictures of a class lie side by side
+    train = np.setdiff1d(of_seen, test_seen)
+
+    # ---- settings, on folds that hold out seen classes -------------------------
+    model = make_pipeline(
+        StandardScaler(),
+        ZeroShotClassifier(
+            ReZSLRegressor(random_state=0), class_attributes=(classes, table)
+        ),
+    )
+    step = "zeroshotclassifier__regressor__"
+    search = GridSearchCV(
+        model,
+        {f"{step}loss": ["mse", "remse"], f"{step}hidden_layer_sizes": [(), (512,)]},
+        cv=ClassKFold(3),
+        scoring=zero_shot_scorer,
+    ).fit(X[train], y[train])
+    chosen = {name[len(step) :]: v for name, v in search.best_params_.items()}
+    print(
+        f"Chosen on folds that hold out 10 of the 30 seen classes: {chosen}\n"
+        f"(pictures of held-out classes named right: {search.best_score_:.3f}).\n"
+    )
+
+    # ---- among the unseen classes only -----------------------------------------
+    model = clone(search.best_estimator_)
+    model.set_params(zeroshotclassifier__seen_penalty="auto").fit(X[train], y[train])
+    final = model[-1]
+    truth = y[test_unseen]
+    named = final.regressor_.predict(
+        model[:-1].transform(X[test_unseen]),
+        prototypes=table[N_SEEN:],
+        classes=unseen,
+    )
+    T1 = mean_per_class_accuracy(truth, named)
+    print(
+        f"{len(truth)} pictures of the unseen classes, named among these "
+        f"{len(unseen)}: {T1:.3f} right (mean over classes; guessing gives "
+        f"{1 / len(unseen):.3f})."
+    )
+    for name in unseen:
+        answers, counts = np.unique(named[truth == name], return_counts=True)
+        best = np.argsort(-counts, kind="stable")
+        parts = ", ".join(f"{counts[i]} x {answers[i]}" for i in best)
+        print(f"    {name:>22} was named: {parts}")
+
+    # ---- among all classes: generalised zero-shot learning ---------------------
+    rows = np.concatenate([test_seen, test_unseen])
+    of_seen = np.isin(final.candidates_, final.classes_)
+    penalty = final.seen_penalty_
+    scores = model.decision_function(X[rows])
+    scores = scores + np.where(of_seen, np.float32(penalty), 0)  # without the penalty
+    number = {name: k for k, name in enumerate(final.candidates_)}
+    column = np.array([number[name] for name in y[rows]])
+    print(
+        f"\nNamed among all {len(classes)} ({len(test_seen)} held-out pictures of seen "
+        f"classes and {len(test_unseen)} of unseen ones):\n\n"
+        "seen penalty                    unseen U   seen S       H    AUSUC"
+    )
+    for label, value in [("none", 0.0), ("chosen on seen classes", penalty)]:
+        report = gzsl_report(column, scores, of_seen, penalty=value)
+        print(
+            f"{label:<23} {value:7.3f} {report.U:9.3f} {report.S:8.3f} "
+            f"{report.H:7.3f} {report.AUSUC:8.3f}"
+        )
+    curve = seen_unseen_curve(column, scores, of_seen)
+    figure = out / "unseen_pictures.png"
+    files = [pictures / path for path in paths[test_unseen]]
+    draw_figure(figure, files, truth, named, unseen, curve, penalty, T1)
+    print(f"\nFeature cache: {out / 'pictures.h5'}\nFigure: {figure}")
+
+
+def draw_pictures(folder, classes, rng):
+    """A folder for each class, with pictures of varied place, size, turn and tone."""
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i in range(PER_CLASS):
+            picture = draw_picture(*name.split(), rng)
+            picture.save(folder / name / f"{i:02d}.png")
+    return folder
+
+
+def draw_picture(colour, pattern, shape, rng):
+    side = 2 * SIDE  # drawn at twice the size: smooth edges
+    mask = Image.new("L", (side, side))
+    pen = ImageDraw.Draw(mask)
+    radius = side * rng.uniform(0.28, 0.42)
+    centre = side / 2 + rng.uniform(-1, 1, 2) * (side * 0.48 - radius)
+    turn = rng.uniform(-0.25, 0.25)
+
+    def ring_of(radii, n):
+        angles = turn - np.pi / 2 + 2 * np.pi * np.arange(n) / n
+        points = centre + np.resize(radii, n)[:, None] * np.column_stack(
+            [np.cos(angles), np.sin(angles)]
+        )
+        return [tuple(point) for point in points]
+
+    def disc(r, fill):
+        pen.ellipse([*(centre - r), *(centre + r)], fill=fill)
+
+    if shape in ("circle", "ring"):
+        disc(radius, 255)
+        if shape == "ring":
+            disc(radius * 0.55, 0)
+    elif shape == "cross":
+        wide, narrow = radius, radius * 0.35
+        for x, y in ((wide, narrow), (narrow, wide)):
+            corners = np.array([[-x, -y], [x, -y], [x, y], [-x, y]])
+            rotation = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+            pen.polygon([tuple(p) for p in centre + corners @ rotation], fill=255)
+    else:
+        corners = {
+            "triangle": ring_of(radius, 3),
+            "square": ring_of(radius, 4),
+            "star": ring_of([radius, radius * 0.42], 10),
+        }[shape]
+        pen.polygon(corners, fill=255)
+
+    holes = Image.new("L", (side, side), 255)
+    pen = ImageDraw.Draw(holes)
+    step = side / rng.uniform(9, 12)
+    if pattern == "striped":
+        for x in np.arange(-side, side, step):
+            pen.line([(x, 0), (x + side, side)], fill=0, width=round(step * 0.4))
+    elif pattern == "dotted":
+        for x, y in itertools.product(np.arange(step / 2, side, step), repeat=2):
+            r = step * 0.28
+            pen.ellipse([x - r, y - r, x + r, y + r], fill=0)
+    mask = ImageChops.multiply(mask, holes)
+
+    tone = np.array(COLOURS[colour]) + rng.integers(-20, 21, 3)
+    ground = rng.integers(190, 256)
+    picture = Image.new("RGB", (side, side), (ground,) * 3)
+    picture.paste(tuple(int(t) for t in tone.clip(0, 255)), mask=mask)
+    return picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def draw_figure(path, files, truth, named, unseen, curve, penalty, T1):
+    """Left: pictures under the names they were given. Right: seen-unseen curve."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    per_row = 6
+    figure = plt.figure(figsize=(14, 12), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[2.1, 1])
+    left.suptitle(
+        f"classes never seen in training, with the name given ({T1:.0%} right)"
+    )
+    axes = left.subplots(len(unseen), per_row)
+    rng = np.random.default_rng(0)
+    for line, name in zip(axes, unseen, strict=True):
+        shown = rng.choice(np.flatnonzero(truth == name), per_row, replace=False)
+        for ax, i in zip(line, shown, strict=True):
+            ax.imshow(plt.imread(files[i]))
+            ax.set_xticks([])
+            ax.set_yticks([])
+            good = named[i] == name
+            ax.set_title(
+                named[i] if good else f"{named[i]} ✗",
+                fontsize=8,
+                color=BLUE if good else ORANGE,
+            )
+        line[0].set_ylabel(
+            name.replace(" ", "\n"), fontsize=9, rotation=0, ha="right", va="center"
+        )
+
+    ax = right.subplots()
+    ax.plot(curve.unseen, curve.seen, color=BLUE, label=f"AUSUC {curve.ausuc:.2f}")
+    S, U = curve.at(0.0)
+    ax.plot(U, S, "s", color="black", label="no penalty")
+    S, U = curve.at(penalty)
+    ax.plot(U, S, "o", color=ORANGE, label=f"penalty {penalty:.2f}, from seen classes")
+    ax.set(
+        xlabel="accuracy on unseen classes",
+        ylabel="accuracy on seen classes",
+        title=f"named among all {N_SEEN + N_UNSEEN}",
+        xlim=(0, 1.02),
+        ylim=(0, 1.02),
+        aspect="equal",
+    )
+    ax.legend(loc="lower left", fontsize=8)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
