@@ -4,11 +4,15 @@ timm's models come by name; any `torch.nn.Module` does as well. Weights are neve
 random unless the user asks for ``weights="random"`` in so many words.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -71,7 +75,7 @@ class Backbone:
     weights: str | None = None
     pool: str = "auto"
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """Tell by what the features of two networks differ.
 
         Returns
@@ -101,7 +105,7 @@ class Backbone:
         }
 
 
-def weights_sha256(model):
+def weights_sha256(model: torch.nn.Module) -> str:
     """Hash all parameters and buffers of a module, with their names and shapes.
 
     Parameters
@@ -230,7 +234,13 @@ def _import_torchvision():
         import torchvision  # noqa: F401
 
 
-def load_backbone(name, *, weights=None, pool="auto", image_size=None):
+def load_backbone(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    pool: Literal["auto", "avg", "cls", "none"] = "auto",
+    image_size: int | None = None,
+) -> Backbone:
     """Load one of timm's models with its own transform.
 
     Parameters

@@ -5,6 +5,8 @@ command was not understood; 3 done, but more images failed than ``--max-failed``
 allows; 130 stopped by Ctrl-C, to be continued by the same command.
 """
 
+from __future__ import annotations
+
 import argparse
 import collections
 import csv
@@ -13,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from .images import find_images, order_from_xlsa17
 __all__ = ["main"]
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Parameters

@@ -10,6 +10,8 @@ A batch has the same images in it in every run: a bad image's slot holds zeros, 
 keeps the features of its neighbours equal to the bit.
 """
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import errno
@@ -20,8 +22,10 @@ import platform
 import shutil
 import signal
 import warnings
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
@@ -37,7 +41,12 @@ from rezsl_sk.feature_cache import (
 )
 
 from .backbones import Backbone, load_backbone
-from .images import ImageError, find_images, read_image
+from .images import ImageError, ImageList, find_images, read_image
+
+if TYPE_CHECKING:
+    import pandas
+    from numpy.typing import ArrayLike
+    from PIL import Image
 
 __all__ = ["ExtractionError", "extract_features", "verify_features"]
 
@@ -64,29 +73,29 @@ class ExtractionError(RuntimeError):
 
 
 def extract_features(
-    images,
-    model,
-    out,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageList,
+    model: str | torch.nn.Module | Backbone,
+    out: str | os.PathLike[str],
     *,
-    transform=None,
-    labels=None,
-    weights=None,
-    pool="auto",
-    image_size=None,
-    class_attributes=None,
-    attribute_names=None,
-    batch_size="auto",
-    shard_size="auto",
-    workers="auto",
-    device="auto",
-    engine="torch",
-    amp="off",
-    dtype="float32",
-    threads="auto",
-    on_error="skip",
-    restart=False,
-    progress=False,
-):
+    transform: Callable[[Image.Image], torch.Tensor] | None = None,
+    labels: Sequence[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    pool: Literal["auto", "avg", "cls", "none"] = "auto",
+    image_size: int | None = None,
+    class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
+    attribute_names: Sequence[str] | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    shard_size: int | Literal["auto"] = "auto",
+    workers: int | Literal["auto"] = "auto",
+    device: str = "auto",
+    engine: Literal["torch", "channels-last", "onnx"] = "torch",
+    amp: Literal["off", "bf16", "fp16"] = "off",
+    dtype: Literal["float32", "float16"] = "float32",
+    threads: int | Literal["auto"] = "auto",
+    on_error: Literal["skip", "stop"] = "skip",
+    restart: bool = False,
+    progress: bool = False,
+) -> FeatureCache:
     """Compute the features of images once, and keep them in a `FeatureCache`.
 
     Interrupted in any way, the same call goes on where it stopped, and ends in the
@@ -925,7 +934,15 @@ def _bar(total, done, wanted):
         yield bar.update
 
 
-def verify_features(cache, images, model, *, transform=None, n_samples=32, **options):
+def verify_features(
+    cache: FeatureCache,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageList,
+    model: str | torch.nn.Module | Backbone,
+    *,
+    transform: Callable[[Image.Image], torch.Tensor] | None = None,
+    n_samples: int = 32,
+    **options: Any,
+) -> float:
     """Compute a sample of a cache's rows again and compare.
 
     Parameters

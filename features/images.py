@@ -4,14 +4,18 @@ Nothing here knows a network. `find_images` makes the list that everything else 
 by; `read_image` turns a file into 8-bit RGB, or says in one sentence why it cannot.
 """
 
+from __future__ import annotations
+
 import csv
 import hashlib
 import os
 import stat
 import unicodedata
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +33,10 @@ __all__ = [
 MAX_SIDE_RATIO = 50
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 _JUNK = {"thumbs.db", "desktop.ini"}
+
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class ImageError(ValueError):
@@ -71,16 +79,16 @@ class ImageList:
     (1, 'dce07360')
     """
 
-    names: list
-    files: list
-    labels: list | None = None
-    splits: dict = field(default_factory=dict)
-    class_attributes: tuple | None = None
+    names: list[str]
+    files: list[str]
+    labels: list[str] | None = None
+    splits: dict[str, np.ndarray] = field(default_factory=dict)
+    class_attributes: tuple[list[str], np.ndarray] | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def sha256(self):
+    def sha256(self) -> str:
         """Hash of names and labels in their order.
 
         Examples
@@ -98,7 +106,10 @@ class ImageList:
         return digest.hexdigest()
 
 
-def find_images(source, labels=None):
+def find_images(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageList,
+    labels: Sequence[str] | None = None,
+) -> ImageList:
     """List the images of a folder, of a table, or of a plain list of files.
 
     Parameters
@@ -281,7 +292,7 @@ def _from_table(path):
     )
 
 
-def order_like(images, image_files, source):
+def order_like(images: ImageList, image_files: Sequence[str], source: str) -> ImageList:
     """Bring images into the order of another list, matched by the end of the path.
 
     Lists such as ``image_files`` of the xlsa17 benchmark hold absolute paths of a
@@ -360,7 +371,7 @@ def order_like(images, image_files, source):
     )
 
 
-def order_from_xlsa17(images, mat):
+def order_from_xlsa17(images: ImageList, mat: str | os.PathLike[str]) -> ImageList:
     """Bring images into the order of a ``res101.mat``, so that its splits apply.
 
     Parameters
@@ -427,7 +438,7 @@ def _common_end(a, b):
     return count
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read one image as 8-bit RGB, upright, whatever way it is stored.
 
     Transparent parts become white, 16-bit grey is scaled to 8 bits, an animation

@@ -1,10 +1,14 @@
 """ZeroShotClassifier: labels in, labels out, whatever happens in between."""
 
+from __future__ import annotations
+
 import copy
 import warnings
 from numbers import Real
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -18,6 +22,9 @@ from ._tables import check_names, check_table, distinct_rows
 from .decoding import stack_calibrated
 from .metrics import seen_unseen_curve
 from .model_selection import GZSLKFold
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -108,7 +115,11 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     }
 
     def __init__(
-        self, regressor=None, class_attributes=None, candidates="all", seen_penalty=0.0
+        self,
+        regressor: ReZSLRegressor | None = None,
+        class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
+        candidates: Literal["all", "unseen", "seen"] | ArrayLike = "all",
+        seen_penalty: float | Literal["auto"] = 0.0,
     ):
         self.regressor = regressor
         self.class_attributes = class_attributes
@@ -117,7 +128,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit on samples of the seen classes.
 
         Parameters
@@ -178,7 +189,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         )
         return self
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Scores of the candidates, the seen penalty taken off.
 
         Parameters
@@ -195,7 +206,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         scores = self._calibrated_scores(self._check_X(X))
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The candidate with the highest score.
 
         Parameters
@@ -213,7 +224,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             best[rows] = self._calibrated_scores(X[rows]).argmax(axis=1)
         return self.candidates_[best]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Softmax of the scores at the regressor's ``scale``.
 
         Parameters
@@ -228,7 +239,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return softmax(self._logits(X), axis=1)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """Logarithm of :meth:`predict_proba`.
 
         Parameters
@@ -242,7 +253,9 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return log_softmax(self._logits(X), axis=1)
 
-    def with_classes(self, class_attributes):
+    def with_classes(
+        self, class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike]
+    ) -> Self:
         """A fitted copy that also knows other classes; nothing is retrained.
 
         Parameters

@@ -1,10 +1,15 @@
 """ReZSLRegressor: scikit-learn's contract around the training loop."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import (
     BaseEstimator,
     MultiOutputMixin,
@@ -33,6 +38,9 @@ from ._training import (
     state_to_torch,
 )
 from .decoding import prototype_scores
+
+if TYPE_CHECKING:
+    import pandas
 
 PREDICT_ROWS = 8192  # rows predicted at a time: the hidden layer stays small
 
@@ -275,36 +283,36 @@ class ReZSLRegressor(
 
     def __init__(
         self,
-        hidden_layer_sizes=(512,),
+        hidden_layer_sizes: Sequence[int] = (512,),
         *,
-        loss="remse",
-        class_power=1.0,
-        attribute_power=1.0,
-        statistics="batch",
-        normalize_weights=True,
-        regression_weight=1.0,
-        classification_weight=1.0,
-        scale=10.0,
-        attribute_scaling="standard",
-        dropout=0.5,
-        solver="adamw",
-        learning_rate="one_cycle",
-        learning_rate_init=3e-3,
-        weight_decay=1e-4,
-        momentum=0.9,
-        batch_size="auto",
-        sampler="shuffle",
-        ways=16,
-        shots=4,
-        max_iter=20,
-        early_stopping=False,
-        validation_fraction=0.2,
-        n_iter_no_change=5,
-        tol=1e-4,
-        warm_start=False,
-        device="auto",
-        random_state=None,
-        verbose=False,
+        loss: Literal["remse", "mse", "mae", "rmse", "bmc"] = "remse",
+        class_power: float = 1.0,
+        attribute_power: float = 1.0,
+        statistics: Literal["batch", "running"] = "batch",
+        normalize_weights: bool = True,
+        regression_weight: float = 1.0,
+        classification_weight: float = 1.0,
+        scale: float = 10.0,
+        attribute_scaling: Literal["standard", "center", "l2"] | None = "standard",
+        dropout: float = 0.5,
+        solver: Literal["adamw", "sgd"] = "adamw",
+        learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
+        learning_rate_init: float = 3e-3,
+        weight_decay: float = 1e-4,
+        momentum: float = 0.9,
+        batch_size: int | Literal["auto"] = "auto",
+        sampler: Literal["shuffle", "episodes"] = "shuffle",
+        ways: int = 16,
+        shots: int = 4,
+        max_iter: int = 20,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.2,
+        n_iter_no_change: int = 5,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.loss = loss
@@ -337,7 +345,7 @@ class ReZSLRegressor(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit the attribute regressor.
 
         Parameters
@@ -396,7 +404,12 @@ class ReZSLRegressor(
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, prototypes=None):
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        prototypes: ArrayLike | pandas.DataFrame | None = None,
+    ) -> Self:
         """One epoch over a part of the data, at a constant learning rate.
 
         The attribute scaling is that of the first call and stays.
@@ -473,7 +486,12 @@ class ReZSLRegressor(
         self.error_matrix_ = merged
         return self
 
-    def predict(self, X, prototypes=None, classes=None):
+    def predict(
+        self,
+        X: ArrayLike,
+        prototypes: ArrayLike | pandas.DataFrame | None = None,
+        classes: ArrayLike | None = None,
+    ) -> np.ndarray:
         """Attributes of samples or, given prototypes, their classes.
 
         Parameters

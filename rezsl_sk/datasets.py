@@ -5,14 +5,18 @@ that code written for one runs on all of them. They are listed under
 :func:`load_xlsa17`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.io import loadmat, savemat, whosmat
 from scipy.sparse import issparse
 from sklearn.datasets import load_digits
@@ -473,7 +477,13 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_xlsa17(root, name, *, features="auto", splits="att_splits"):
+def load_xlsa17(
+    root: str | os.PathLike[str],
+    name: str,
+    *,
+    features: str = "auto",
+    splits: str = "att_splits",
+) -> Bunch:
     """Load a data set in the layout of the xlsa17 zero-shot benchmark.
 
     `<root>/<name>/` holds a file of features (`res101.mat` in the published
@@ -731,22 +741,22 @@ def save_xlsa17(
     root,
     name,
     *,
-    X,
-    labels,
-    attributes,
-    trainval,
-    test_seen,
-    test_unseen,
-    train=None,
-    val=None,
-    class_names=None,
-    attribute_names=None,
-    image_files=None,
-    original_attributes=None,
-    features="res101",
-    splits="att_splits",
-    overwrite=False,
-):
+    X: ArrayLike,
+    labels: ArrayLike,
+    attributes: ArrayLike,
+    trainval: ArrayLike,
+    test_seen: ArrayLike,
+    test_unseen: ArrayLike,
+    train: ArrayLike | None = None,
+    val: ArrayLike | None = None,
+    class_names: ArrayLike | None = None,
+    attribute_names: ArrayLike | None = None,
+    image_files: ArrayLike | None = None,
+    original_attributes: ArrayLike | None = None,
+    features: str = "res101",
+    splits: str = "att_splits",
+    overwrite: bool = False,
+) -> Path:
     """Write data in the layout of the xlsa17 zero-shot benchmark.
 
     Public zero-shot code reads `<root>/<name>/res101.mat` and
@@ -988,17 +998,17 @@ def _numbered(prefix, n):
 
 
 def make_zero_shot(
-    n_seen=40,
-    n_unseen=10,
+    n_seen: int = 40,
+    n_unseen: int = 10,
     *,
-    samples_per_class=30,
-    n_features=64,
-    n_attributes=20,
-    class_imbalance=0.0,
-    attribute_imbalance=0.0,
-    noise=1.0,
-    random_state=None,
-):
+    samples_per_class: int = 30,
+    n_features: int = 64,
+    n_attributes: int = 20,
+    class_imbalance: float = 0.0,
+    attribute_imbalance: float = 0.0,
+    noise: float = 1.0,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Make a zero-shot problem whose imbalance is known.
 
     Each class has some of the attributes, at strengths between 0.5 and 1. The
@@ -1160,7 +1170,7 @@ _DIGIT_SHAPES = {
 }
 
 
-def load_digits_zero_shot(*, unseen=("two", "four", "eight")):
+def load_digits_zero_shot(*, unseen: Sequence[str] = ("two", "four", "eight")) -> Bunch:
     """Load scikit-learn's digits as a zero-shot problem.
 
     A demonstration that needs no download: 1797 handwritten digits of 8 x 8

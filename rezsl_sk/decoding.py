@@ -1,6 +1,11 @@
 """From predicted attributes to classes: nearest prototype, calibrated stacking."""
 
+from __future__ import annotations
+
+from typing import Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array, gen_batches
 
 __all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated"]
@@ -9,7 +14,12 @@ METRICS = ("cosine", "euclidean")
 BLOCK_ENTRIES = 1 << 22  # scores held at a time when only their maximum is wanted
 
 
-def prototype_scores(predictions, prototypes, *, metric="cosine"):
+def prototype_scores(
+    predictions: ArrayLike,
+    prototypes: ArrayLike,
+    *,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+) -> np.ndarray:
     """Similarity of each prediction to each prototype.
 
     Parameters
@@ -48,7 +58,13 @@ def prototype_scores(predictions, prototypes, *, metric="cosine"):
     return _scores(predictions, prototypes, metric)
 
 
-def nearest_prototype(predictions, prototypes, classes=None, *, metric="cosine"):
+def nearest_prototype(
+    predictions: ArrayLike,
+    prototypes: ArrayLike,
+    classes: ArrayLike | None = None,
+    *,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+) -> np.ndarray:
     """Class of the prototype nearest to each prediction.
 
     Works in blocks of rows: a million predictions among thousands of classes
@@ -100,7 +116,7 @@ def nearest_prototype(predictions, prototypes, classes=None, *, metric="cosine")
     return classes[nearest]
 
 
-def stack_calibrated(scores, seen, penalty):
+def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.ndarray:
     """Calibrated stacking: take the seen penalty off the seen classes' scores.
 
     A model scores the classes it was trained on too high; without a penalty

@@ -25,6 +25,8 @@ A cache is written once and never changed: under a temporary name, flushed to th
 disk, renamed. Whoever dies in between leaves no broken file under the final name.
 """
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import hashlib
@@ -34,15 +36,21 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 try:
     import fcntl
 except ImportError:  # Windows: no flock, hence no protection from a second writer
     fcntl = None
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["CacheError", "FeatureCache", "LazyFeatures", "WriterLock", "write_cache"]
 
@@ -112,17 +120,17 @@ class LazyFeatures:
         self.dtype = cache._dataset("features").dtype
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         """Number of axes: 2, or 3 with regions."""
         return len(self.shape)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of values."""
         return int(np.prod(self.shape))
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes that all of it takes in memory."""
         return self.size * self.dtype.itemsize
 
@@ -356,7 +364,7 @@ class FeatureCache:
         text = file[name].asstr(errors="surrogateescape")[...]
         return np.array(text.tolist(), dtype=str)
 
-    def close(self):
+    def close(self) -> None:
         """Close the file; the next use opens it again.
 
         Examples
@@ -407,57 +415,57 @@ class FeatureCache:
         return f"FeatureCache({str(self.path)!r}: {', '.join(parts)})"
 
     @property
-    def X(self):
+    def X(self) -> LazyFeatures:
         """The features, (n, d) or (n, r, d), read when they are indexed."""
         return LazyFeatures(self)
 
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray | None:
         """Indices into `classes`, shape (n,), or None."""
         file = self._open()
         return file["label"][...] if "label" in file else None
 
     @property
-    def classes(self):
+    def classes(self) -> np.ndarray | None:
         """Names of the classes, shape (C,), or None."""
         return self._text("class_name")
 
     @property
-    def y(self):
+    def y(self) -> np.ndarray | None:
         """Name of each row's class, shape (n,), or None."""
         labels = self.labels
         return None if labels is None else self.classes[labels]
 
     @property
-    def class_attributes(self):
+    def class_attributes(self) -> np.ndarray | None:
         """Attributes of the classes, shape (C, a), or None."""
         file = self._open()
         return file["class_attributes"][...] if "class_attributes" in file else None
 
     @property
-    def attribute_names(self):
+    def attribute_names(self) -> np.ndarray | None:
         """Names of the attributes, shape (a,), or None."""
         return self._text("attribute_name")
 
     @property
-    def paths(self):
+    def paths(self) -> np.ndarray:
         """What each row was computed from, shape (n,)."""
         return self._text("path")
 
     @property
-    def failed(self):
+    def failed(self) -> list[tuple[str, str]]:
         """Inputs that gave no row, each with its reason."""
         paths, reasons = self._text("failed/path"), self._text("failed/reason")
         return [] if paths is None else list(zip(paths, reasons, strict=True))
 
     @property
-    def splits(self):
+    def splits(self) -> dict[str, np.ndarray]:
         """Named subsets of the rows."""
         file = self._open()
         return {name: data[...] for name, data in file.get("splits", {}).items()}
 
     @property
-    def metadata(self):
+    def metadata(self) -> dict[str, Any]:
         """Where the features come from."""
         attributes = self._open().attrs
         as_json = json.loads(attributes["json_keys"])
@@ -467,7 +475,7 @@ class FeatureCache:
             if key not in _RESERVED
         }
 
-    def verify(self):
+    def verify(self) -> None:
         """Read the whole file: every hash holds and every number is finite.
 
         Memory stays small whatever the size of the cache.
@@ -528,17 +536,17 @@ class FeatureCache:
     @classmethod
     def from_arrays(
         cls,
-        path,
-        X,
-        y=None,
+        path: str | os.PathLike[str],
+        X: ArrayLike,
+        y: ArrayLike | None = None,
         *,
-        class_attributes=None,
-        attribute_names=None,
-        paths=None,
-        splits=None,
-        metadata=None,
-        overwrite=False,
-    ):
+        class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
+        attribute_names: Sequence[str] | None = None,
+        paths: Sequence[str] | None = None,
+        splits: Mapping[str, ArrayLike] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> FeatureCache:
         """Write arrays to a new cache and open it.
 
         Parameters
@@ -626,7 +634,15 @@ class FeatureCache:
         return cls(path)
 
     @classmethod
-    def from_xlsa17(cls, path, root, name, *, features="auto", overwrite=False):
+    def from_xlsa17(
+        cls,
+        path: str | os.PathLike[str],
+        root: str | os.PathLike[str],
+        name: str,
+        *,
+        features: str = "auto",
+        overwrite: bool = False,
+    ) -> FeatureCache:
         """Turn a data set in the layout of the xlsa17 benchmark into a cache.
 
         Parameters

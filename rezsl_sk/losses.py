@@ -4,9 +4,11 @@ Nothing here knows the rest of the library: each loss works in anybody's own
 torch loop.
 """
 
+from __future__ import annotations
+
 import math
 from numbers import Real
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -109,14 +111,14 @@ class ReMSELoss(nn.Module):
 
     def __init__(
         self,
-        class_power=1.0,
-        attribute_power=1.0,
+        class_power: float = 1.0,
+        attribute_power: float = 1.0,
         *,
-        statistics="batch",
-        normalize_weights=True,
-        reduction="mean",
-        n_groups=None,
-    ):
+        statistics: Literal["batch", "running"] = "batch",
+        normalize_weights: bool = True,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        n_groups: int | None = None,
+    ) -> None:
         super().__init__()
         for name, power in [
             ("class_power", class_power),
@@ -147,7 +149,7 @@ class ReMSELoss(nn.Module):
             # The number of attributes is known from the first batch on.
             self.register_buffer("running_error", torch.empty(len(groups), 0))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"class_power={self.class_power}, attribute_power={self.attribute_power}, "
             f"statistics={self.statistics!r}, "
@@ -155,7 +157,9 @@ class ReMSELoss(nn.Module):
             f"reduction={self.reduction!r}"
         )
 
-    def forward(self, pred, target, group):
+    def forward(
+        self, pred: torch.Tensor, target: torch.Tensor, group: torch.Tensor
+    ) -> torch.Tensor:
         """Loss of a batch.
 
         Parameters
@@ -285,17 +289,17 @@ class ReMSELoss(nn.Module):
         return batch, weight, batch.count.squeeze(1) > 0
 
     @property
-    def group_(self):
+    def group_(self) -> torch.Tensor:
         batch, _, present = self._diagnosis()
         return batch.group[present]
 
     @property
-    def error_(self):
+    def error_(self) -> torch.Tensor:
         batch, _, present = self._diagnosis()
         return batch.error[present]
 
     @property
-    def weight_(self):
+    def weight_(self) -> torch.Tensor:
         _, weight, present = self._diagnosis()
         return weight[present]
 
@@ -314,15 +318,15 @@ class ReMSELoss(nn.Module):
 
 
 def remse_loss(
-    pred,
-    target,
-    group,
+    pred: torch.Tensor,
+    target: torch.Tensor,
+    group: torch.Tensor,
     *,
-    class_power=1.0,
-    attribute_power=1.0,
-    normalize_weights=True,
-    reduction="mean",
-):
+    class_power: float = 1.0,
+    attribute_power: float = 1.0,
+    normalize_weights: bool = True,
+    reduction: Literal["mean", "sum", "none"] = "mean",
+) -> torch.Tensor:
     """ReMSE of one batch, with the statistics of that batch.
 
     The functional form of :class:`ReMSELoss`, which documents the formula and
@@ -376,7 +380,9 @@ class MSELoss(nn.Module):
     tensor(4.)
     """
 
-    def forward(self, pred, target, group):
+    def forward(
+        self, pred: torch.Tensor, target: torch.Tensor, group: torch.Tensor
+    ) -> torch.Tensor:
         return F.mse_loss(*_checked_pair(pred, target, group))
 
 
@@ -391,7 +397,9 @@ class MAELoss(nn.Module):
     tensor(2.)
     """
 
-    def forward(self, pred, target, group):
+    def forward(
+        self, pred: torch.Tensor, target: torch.Tensor, group: torch.Tensor
+    ) -> torch.Tensor:
         return F.l1_loss(*_checked_pair(pred, target, group))
 
 
@@ -406,7 +414,9 @@ class RMSELoss(nn.Module):
     tensor(2.)
     """
 
-    def forward(self, pred, target, group):
+    def forward(
+        self, pred: torch.Tensor, target: torch.Tensor, group: torch.Tensor
+    ) -> torch.Tensor:
         mse = F.mse_loss(*_checked_pair(pred, target, group))
         # The root has no derivative at 0, where there is nothing to learn.
         return mse.clamp_min(torch.finfo(mse.dtype).tiny).sqrt()
@@ -442,7 +452,7 @@ class BMCLoss(nn.Module):
     tensor(2.2539)
     """
 
-    def __init__(self, init_noise_sigma=1.0):
+    def __init__(self, init_noise_sigma: float = 1.0) -> None:
         super().__init__()
         if not init_noise_sigma > 0:
             raise ValueError(
@@ -450,7 +460,9 @@ class BMCLoss(nn.Module):
             )
         self.noise_sigma = nn.Parameter(torch.tensor(float(init_noise_sigma)))
 
-    def forward(self, pred, target, group):
+    def forward(
+        self, pred: torch.Tensor, target: torch.Tensor, group: torch.Tensor
+    ) -> torch.Tensor:
         pred, target = _checked_pair(pred, target, group)
         variance = self.noise_sigma.to(pred.dtype).square()
         # |p - t|^2 expanded: no (n, n, a) tensor of differences.

@@ -1,8 +1,11 @@
 """Zero-shot evaluation: arrays in, numbers out; knows neither torch nor estimators."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -26,7 +29,7 @@ __all__ = [
 BLOCK_ENTRIES = 1 << 22  # entries of a score matrix copied at a time
 
 
-def mean_per_class_accuracy(y_true, y_pred):
+def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Mean over the classes in `y_true` of each class's accuracy.
 
     Unlike accuracy over images it is not won by doing well on large classes.
@@ -61,7 +64,7 @@ def mean_per_class_accuracy(y_true, y_pred):
     return float((hits / count).mean())
 
 
-def harmonic_mean(seen, unseen):
+def harmonic_mean(seen: ArrayLike, unseen: ArrayLike) -> float | np.ndarray:
     """Harmonic mean of seen and unseen accuracy, 0 where both are 0.
 
     Parameters
@@ -110,7 +113,7 @@ class SeenUnseenCurve:
     unseen: np.ndarray
     ausuc: float
 
-    def at(self, penalty):
+    def at(self, penalty: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Seen and unseen accuracy at a penalty (or at an array of them).
 
         Returns
@@ -121,12 +124,14 @@ class SeenUnseenCurve:
         return self.seen[point], self.unseen[point]
 
     @property
-    def harmonic_mean(self):
+    def harmonic_mean(self) -> np.ndarray:
         """H at each point, ndarray of shape (m,)."""
         return harmonic_mean(self.seen, self.unseen)
 
 
-def seen_unseen_curve(y_true, scores, seen):
+def seen_unseen_curve(
+    y_true: ArrayLike, scores: ArrayLike, seen: ArrayLike
+) -> SeenUnseenCurve:
     """Exact seen-unseen accuracy curve over all seen penalties.
 
     A sample is given to the seen or to the unseen side by the sign of penalty
@@ -223,7 +228,9 @@ class GZSLReport:
     oracle_penalty: float
 
 
-def gzsl_report(y_true, scores, seen, *, penalty=0.0):
+def gzsl_report(
+    y_true: ArrayLike, scores: ArrayLike, seen: ArrayLike, *, penalty: float = 0.0
+) -> GZSLReport:
     """S, U, H and AUSUC from a score matrix.
 
     Parameters
@@ -316,7 +323,9 @@ class ImbalanceReport:
     pearson_over_attributes: np.ndarray
 
 
-def imbalance_report(S_true, S_pred, classes=None):
+def imbalance_report(
+    S_true: ArrayLike, S_pred: ArrayLike, classes: ArrayLike | None = None
+) -> ImbalanceReport:
     """Class by attribute error of predicted attributes, and how uneven it is.
 
     Errors are in the squared units of the input. Attributes on different

@@ -1,8 +1,14 @@
 """Class-disjoint splitters, and scorers for zero-shot and generalised accuracy."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import BaseCrossValidator, GroupKFold, GroupShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
@@ -23,7 +29,7 @@ __all__ = [
 class _ClassSplitter(BaseCrossValidator):
     """What the splitters share: classes are labels, or distinct rows of y."""
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of folds.
 
         Parameters
@@ -72,12 +78,20 @@ class ClassKFold(_ClassSplitter):
     [2 3 4 5] [0 1]
     """
 
-    def __init__(self, n_splits=5, *, shuffle=True, random_state=0):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = 0,
+    ):
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: Any, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows of each fold.
 
         Parameters
@@ -142,12 +156,20 @@ class ClassShuffleSplit(_ClassSplitter):
     [[3, 4]]
     """
 
-    def __init__(self, n_splits=5, *, test_size=0.2, random_state=0):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        test_size: float = 0.2,
+        random_state: int | np.random.RandomState | None = 0,
+    ):
         self.n_splits = n_splits
         self.test_size = test_size
         self.random_state = random_state
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: Any, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows of each split; parameters as in :meth:`ClassKFold.split`.
 
         Yields
@@ -191,12 +213,20 @@ class GZSLKFold(_ClassSplitter):
     [3] [0 1 2]
     """
 
-    def __init__(self, n_splits=5, *, seen_test_size=0.2, random_state=0):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        seen_test_size: float = 0.2,
+        random_state: int | np.random.RandomState | None = 0,
+    ):
         self.n_splits = n_splits
         self.seen_test_size = seen_test_size
         self.random_state = random_state
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: Any, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows of each fold; parameters as in :meth:`ClassKFold.split`.
 
         Yields
@@ -225,7 +255,7 @@ class GZSLKFold(_ClassSplitter):
             yield (np.sort(train[~held]), np.sort(np.concatenate([test, train[held]])))
 
 
-def zero_shot_scorer(estimator, X, y):
+def zero_shot_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> float:
     """Scorer: class-mean accuracy among the classes of the test fold only.
 
     To be used as ``scoring=zero_shot_scorer`` with :class:`ClassKFold`. The
@@ -284,7 +314,7 @@ def zero_shot_scorer(estimator, X, y):
     return mean_per_class_accuracy(index, nearest)
 
 
-def gzsl_scorer(estimator, X, y):
+def gzsl_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> float:
     """Scorer: harmonic mean H of seen and unseen class-mean accuracy.
 
     To be used as ``scoring=gzsl_scorer`` with :class:`GZSLKFold`. Candidates
