@@ -13,6 +13,7 @@ keeps the features of its neighbours equal to the bit.
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import errno
 import hashlib
@@ -779,6 +780,9 @@ class _Runner:
                     f"The device {self.device} cannot be used: {error}. Give another."
                 ) from error
             if self.engine == "channels-last":
+                # A copy: the user's module, and the next run of another engine with
+                # it, must not inherit the layout.
+                self.model = copy.deepcopy(self.model)
                 self.model.to(memory_format=torch.channels_last)
 
     def __call__(self, batch):

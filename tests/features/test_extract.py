@@ -98,6 +98,15 @@ def test_half_precision(make_images, extract, tmp_path):
         assert np.allclose(cache.X, whole, atol=1e-5)
 
 
+def test_no_engine_leaves_its_layout_in_the_module(make_images, extract, tmp_path):
+    """Else the next engine's features were another's, to the last bit."""
+    network = tiny_network()
+    strides = [p.stride() for p in network.parameters()]
+    root = make_images(6)
+    with extract(root, tmp_path / "cl.h5", model=network, engine="channels-last"):
+        assert [p.stride() for p in network.parameters()] == strides
+
+
 def test_onnx_engine(make_images, extract, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
