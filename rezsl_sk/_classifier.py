@@ -120,7 +120,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
         candidates: Literal["all", "unseen", "seen"] | ArrayLike = "all",
         seen_penalty: float | Literal["auto"] = 0.0,
-    ):
+    ) -> None:
         self.regressor = regressor
         self.class_attributes = class_attributes
         self.candidates = candidates

@@ -313,7 +313,7 @@ class ReZSLRegressor(
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
-    ):
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.loss = loss
         self.class_power = class_power

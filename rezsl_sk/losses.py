@@ -109,6 +109,9 @@ class ReMSELoss(nn.Module):
             [0.5900, 1.4100]]))
     """
 
+    running_group: torch.Tensor
+    running_error: torch.Tensor
+
     def __init__(
         self,
         class_power: float = 1.0,
@@ -142,7 +145,7 @@ class ReMSELoss(nn.Module):
         self.normalize_weights = normalize_weights
         self.reduction = reduction
         self.n_groups = n_groups
-        self._latest = None
+        self._latest: tuple[_Batch, torch.Tensor] | None = None
         if statistics == "running":
             groups = torch.arange(n_groups or 0)
             self.register_buffer("running_group", groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,6 +65,10 @@ def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     return float((hits / count).mean())
 
 
+@overload
+def harmonic_mean(seen: float, unseen: float) -> float: ...
+@overload
+def harmonic_mean(seen: ArrayLike, unseen: ArrayLike) -> Any: ...
 def harmonic_mean(seen: ArrayLike, unseen: ArrayLike) -> float | np.ndarray:
     """Harmonic mean of seen and unseen accuracy, 0 where both are 0.
 
@@ -113,7 +118,11 @@ class SeenUnseenCurve:
     unseen: np.ndarray
     ausuc: float
 
-    def at(self, penalty: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    @overload
+    def at(self, penalty: float) -> tuple[float, float]: ...
+    @overload
+    def at(self, penalty: ArrayLike) -> tuple[Any, Any]: ...
+    def at(self, penalty: ArrayLike) -> tuple[Any, Any]:
         """Seen and unseen accuracy at a penalty (or at an array of them).
 
         Returns

@@ -84,7 +84,7 @@ class ClassKFold(_ClassSplitter):
         *,
         shuffle: bool = True,
         random_state: int | np.random.RandomState | None = 0,
-    ):
+    ) -> None:
         self.n_splits = n_splits
         self.shuffle = shuffle
         self.random_state = random_state
@@ -162,7 +162,7 @@ class ClassShuffleSplit(_ClassSplitter):
         *,
         test_size: float = 0.2,
         random_state: int | np.random.RandomState | None = 0,
-    ):
+    ) -> None:
         self.n_splits = n_splits
         self.test_size = test_size
         self.random_state = random_state
@@ -219,7 +219,7 @@ class GZSLKFold(_ClassSplitter):
         *,
         seen_test_size: float = 0.2,
         random_state: int | np.random.RandomState | None = 0,
-    ):
+    ) -> None:
         self.n_splits = n_splits
         self.seen_test_size = seen_test_size
         self.random_state = random_state
