@@ -738,8 +738,8 @@ def _row_numbers(values, name):
 
 
 def save_xlsa17(
-    root,
-    name,
+    root: str | os.PathLike[str],
+    name: str,
     *,
     X: ArrayLike,
     labels: ArrayLike,
