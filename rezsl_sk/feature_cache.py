@@ -36,13 +36,13 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 try:
     import fcntl
@@ -114,10 +114,10 @@ class LazyFeatures:
     >>> folder.cleanup()
     """
 
-    def __init__(self, cache):
+    def __init__(self, cache: FeatureCache) -> None:
         self._cache = cache
-        self.shape = cache._dataset("features").shape
-        self.dtype = cache._dataset("features").dtype
+        self.shape: tuple[int, ...] = cache._dataset("features").shape
+        self.dtype: np.dtype = cache._dataset("features").dtype
 
     @property
     def ndim(self) -> int:
@@ -134,13 +134,15 @@ class LazyFeatures:
         """Bytes that all of it takes in memory."""
         return self.size * self.dtype.itemsize
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"LazyFeatures(shape={self.shape}, dtype={self.dtype})"
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> np.ndarray:
         if copy is False:
             raise ValueError(
                 "The features lie on the disk, so reading them always makes a copy; "
@@ -150,7 +152,7 @@ class LazyFeatures:
             self.dtype if dtype is None else dtype, copy=False
         )
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         key = key if isinstance(key, tuple) else (key,)
         if key[0] is Ellipsis or key[0] is None:
             return np.asarray(self)[key]
@@ -280,9 +282,9 @@ class FeatureCache:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = None
+        self._file: h5py.File | None = None
         self._open()
 
     def _open(self):
@@ -385,10 +387,10 @@ class FeatureCache:
             self._file.close()
             self._file = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def __getstate__(self):
@@ -398,10 +400,10 @@ class FeatureCache:
         self.path = state["path"]
         self._file = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._dataset("features"))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         X = self.X
         parts = [" x ".join(map(str, X.shape)) + f" {X.dtype}"]
         if self.classes is not None:
@@ -541,12 +543,12 @@ class FeatureCache:
         y: ArrayLike | None = None,
         *,
         class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
-        attribute_names: Sequence[str] | None = None,
-        paths: Sequence[str] | None = None,
+        attribute_names: ArrayLike | None = None,
+        paths: Sequence[str] | np.ndarray | None = None,
         splits: Mapping[str, ArrayLike] | None = None,
         metadata: Mapping[str, Any] | None = None,
         overwrite: bool = False,
-    ) -> FeatureCache:
+    ) -> Self:
         """Write arrays to a new cache and open it.
 
         Parameters
@@ -642,7 +644,7 @@ class FeatureCache:
         *,
         features: str = "auto",
         overwrite: bool = False,
-    ) -> FeatureCache:
+    ) -> Self:
         """Turn a data set in the layout of the xlsa17 benchmark into a cache.
 
         Parameters
@@ -720,7 +722,7 @@ class FeatureCache:
 
 
 # Descriptors of the locks that this process holds.
-_LOCKS = set()
+_LOCKS: set[int] = set()
 
 
 def _let_go_of_locks():
@@ -768,11 +770,11 @@ class WriterLock:
     True
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.lock_path = self.path.with_name(self.path.name + ".lock")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         while True:
             try:
                 self._fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -810,7 +812,7 @@ class WriterLock:
         _LOCKS.add(self._fd)
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         if fcntl is None:
             os.close(self._fd)
         elif self._fd in _LOCKS:  # a forked child, which holds none, leaves it be
@@ -820,18 +822,18 @@ class WriterLock:
 
 
 def write_cache(
-    path,
-    blocks,
+    path: str | os.PathLike[str],
+    blocks: Iterable[np.ndarray],
     *,
-    paths,
-    y=None,
-    class_attributes=None,
-    attribute_names=None,
-    failed=(),
-    splits=None,
-    metadata=None,
-    overwrite=False,
-):
+    paths: Sequence[str] | np.ndarray,
+    y: ArrayLike | None = None,
+    class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
+    attribute_names: ArrayLike | None = None,
+    failed: Sequence[tuple[str, str]] = (),
+    splits: Mapping[str, ArrayLike] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write a cache from blocks of rows, so that no more than one is in memory.
 
     The caller holds the `WriterLock` of `path`. Most users want
@@ -969,7 +971,9 @@ class _SparingFile(io.FileIO):
 
 
 @contextlib.contextmanager
-def new_hdf5(path, n_bytes):
+def new_hdf5(
+    path: Path, n_bytes: int
+) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """Write an HDF5 file that bears its name only once it is whole and on the disk.
 
     Parameters
@@ -1018,7 +1022,7 @@ def new_hdf5(path, n_bytes):
     sync_folder(path.parent)
 
 
-def sync_folder(folder):
+def sync_folder(folder: Path) -> None:
     """Make renames and removals within a folder durable, where the system can.
 
     Parameters
@@ -1141,7 +1145,12 @@ def _names(values, what):
     return [str(name) for name in names]
 
 
-def check_classes(n, y, class_attributes, attribute_names):
+def check_classes(
+    n: int,
+    y: ArrayLike | None,
+    class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None,
+    attribute_names: ArrayLike | None,
+) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None, list[str] | None]:
     """Bring labels and table of classes together.
 
     Parameters
