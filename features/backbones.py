@@ -10,11 +10,16 @@ import hashlib
 import importlib.util
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Backbone", "BackboneError", "import_timm", "load_backbone"]
 
@@ -70,12 +75,12 @@ class Backbone:
     """
 
     model: torch.nn.Module
-    transform: object
+    transform: Callable[[Image.Image], torch.Tensor]
     name: str | None = None
     weights: str | None = None
     pool: str = "auto"
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         """Tell by what the features of two networks differ.
 
         Returns
@@ -134,7 +139,7 @@ def weights_sha256(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def describe(transform):
+def describe(transform: Callable[[Any], Any]) -> str:
     """Put a transform into words that are the same in every process.
 
     Parameters
@@ -170,7 +175,7 @@ def _steady(text):
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
-def import_timm():
+def import_timm() -> ModuleType:
     """Import timm, also where torchvision's compiled operators do not load.
 
     Returns
@@ -205,7 +210,7 @@ def import_timm():
 
 
 # Definitions of operators end with the object that holds them.
-_OPERATORS = []
+_OPERATORS: list[torch.library.Library] = []
 
 
 def _import_torchvision():

@@ -108,7 +108,7 @@ class ImageList:
 
 def find_images(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageList,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] | np.ndarray | None = None,
 ) -> ImageList:
     """List the images of a folder, of a table, or of a plain list of files.
 
@@ -292,7 +292,9 @@ def _from_table(path):
     )
 
 
-def order_like(images: ImageList, image_files: Sequence[str], source: str) -> ImageList:
+def order_like(
+    images: ImageList, image_files: Sequence[str] | np.ndarray, source: str
+) -> ImageList:
     """Bring images into the order of another list, matched by the end of the path.
 
     Lists such as ``image_files`` of the xlsa17 benchmark hold absolute paths of a
