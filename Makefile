@@ -35,6 +35,8 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Alone on the machine, and so with both cores.
+bench: export OMP_NUM_THREADS = 2
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_fit.py
 	$(BIN)/python benchmarks/bench_extract.py
