@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._feature_side import FeatureSide
 from ._heads import Head, forward_arrays, initial_arrays
 from ._scaling import AttributeSpace, FeatureScaling, unit_rows
 from ._tables import check_table, column_names, distinct_rows
@@ -104,11 +105,15 @@ class ReZSLRegressor(
         attribute; "center": mean 0; "l2": rows of targets and of predictions
         have length 1, as in the paper; None: as given.
 
-    feature_scaling : {"standard", "l2"} or None, default="standard"
+    feature_scaling : {"standard", "l2"} or None, default="l2"
         What is done to the features first, by the statistics of the training
-        rows. "standard": mean 0 and standard deviation 1 per feature; "l2":
-        centred and each row brought to the same length, for embeddings that
-        were trained for cosine similarity; None: nothing.
+        rows. "l2": centred and each row brought to the length sqrt(d);
+        "standard": mean 0 and standard deviation 1 per feature, for features
+        in different units; None: nothing.
+
+    feature_weight : float, default=0.67
+        Share, in [0, 1], of the feature side in the score of a class. 0: the
+        paper's decoding, by predicted attributes alone. See Notes.
 
     dropout : float, default=0.5
         Probability of dropping a hidden unit.
@@ -232,6 +237,19 @@ class ReZSLRegressor(
 
     Notes
     -----
+    A class is scored from two sides. The attribute side is the cosine of the
+    predicted attributes with the prototype, in the space of training. The
+    feature side is the cosine of the (widened) features with weights that a
+    closed form makes from the class's attributes, as ESZSL does: few attributes
+    cannot carry all that features know. With weight w of the second,
+
+    .. math::
+        (1 - w) \cos(\hat s, s) + w\, u \cos(f(x), v(s)),
+
+    where u brings the second to the spread of the first on training rows. The
+    feature side knows nothing of the loss: with ``feature_weight=0`` everything
+    is ReMSE's.
+
     A plain ``KFold`` is a trap here: rows of a class fall on both sides and
     nothing is zero-shot. Use :class:`rezsl_sk.model_selection.ClassKFold` with
     ``scoring=zero_shot_scorer``. :meth:`score` is R².
@@ -270,6 +288,7 @@ class ReZSLRegressor(
         "scale": [Interval(Real, 0, None, closed="neither")],
         "attribute_scaling": [StrOptions({"standard", "center", "l2"}), None],
         "feature_scaling": [StrOptions({"standard", "l2"}), None],
+        "feature_weight": [Interval(Real, 0, 1, closed="both")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "solver": [StrOptions({"adamw", "sgd"})],
         "learning_rate": [StrOptions({"one_cycle", "constant"})],
@@ -307,7 +326,8 @@ class ReZSLRegressor(
         classification_weight: float = 1.0,
         scale: float = 10.0,
         attribute_scaling: Literal["standard", "center", "l2"] | None = "standard",
-        feature_scaling: Literal["standard", "l2"] | None = "standard",
+        feature_scaling: Literal["standard", "l2"] | None = "l2",
+        feature_weight: float = 0.67,
         dropout: float = 0.5,
         solver: Literal["adamw", "sgd"] = "adamw",
         learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
@@ -339,6 +359,7 @@ class ReZSLRegressor(
         self.scale = scale
         self.attribute_scaling = attribute_scaling
         self.feature_scaling = feature_scaling
+        self.feature_weight = feature_weight
         self.dropout = dropout
         self.solver = solver
         self.learning_rate = learning_rate
@@ -415,6 +436,7 @@ class ReZSLRegressor(
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
         self._train(X, S, prototypes, group, trained, generator)
         self.error_matrix_ = self._errors(X, S, group, len(self.prototypes_))
+        self._fit_feature_side(X, prototypes, group, trained)
         self.__dict__.pop("_state", None)
         return self
 
@@ -427,7 +449,10 @@ class ReZSLRegressor(
     ) -> Self:
         """One epoch over a part of the data, at a constant learning rate.
 
-        The attribute scaling is that of the first call and stays.
+        The scaling of features and attributes is that of the first call and
+        stays. The feature side needs all rows at once: after ``partial_fit``
+        classes are named by their attributes alone, as with
+        ``feature_weight=0``.
 
         Parameters
         ----------
@@ -499,6 +524,8 @@ class ReZSLRegressor(
         merged[: len(self.error_matrix_)] = self.error_matrix_
         merged[here] = errors[here]
         self.error_matrix_ = merged
+        # Its closed form needs all rows at once.
+        self._side = None
         return self
 
     def predict(
@@ -597,7 +624,7 @@ class ReZSLRegressor(
         else:
             dtype = np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
         with np.errstate(over="ignore"):
-            return X.astype(dtype, copy=False)
+            return X.astype(dtype, copy=False, order="C")
 
     def _check_same_shapes(self, X, S):
         expected = (self.n_features_in_, len(self.attribute_offset_))
@@ -880,6 +907,27 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
+    def _fit_feature_side(self, X, prototypes, group, trained):
+        self._side = None
+        if not (self.feature_weight and self._is_table and trained.sum() > 1):
+            return
+        if not len(self._space.varying):
+            return
+        rows = np.flatnonzero(trained[group])
+        x = self._features.transform(X if trained.all() else X[rows])
+        number = (np.cumsum(trained) - 1)[group[rows]]
+        P = prototypes[trained]
+        self._side = FeatureSide().fit(x, number, P[:, self._space.varying], self._seed)
+        # Both sides are to spread a sample's scores over the classes alike.
+        space = self._space.transform(P)
+        spread = [
+            prototype_scores(self._head_outputs(x[part]), space).std(axis=1)
+            for part in gen_batches(len(x), PREDICT_ROWS)
+            if space.any(axis=1).all()
+        ]
+        spread = float(np.concatenate(spread).mean()) if spread else 1.0
+        self._side_unit = spread / self._side.spread if self._side.spread else 1.0
+
     # ---- prediction ---------------------------------------------------------
 
     def _outputs(self, X):
@@ -888,20 +936,34 @@ class ReZSLRegressor(
             (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
         )
         for rows in gen_batches(len(X), PREDICT_ROWS):
-            x = self._features.transform(X[rows])
-            output[rows] = forward_arrays(x, self.coefs_, self.intercepts_)
+            output[rows] = self._head_outputs(self._features.transform(X[rows]))
         return output
 
+    def _head_outputs(self, x):
+        return forward_arrays(x, self.coefs_, self.intercepts_)
+
     def _scores(self, X, prototypes, names=None):
-        """Cosines (n, k) of checked X with prototypes (k, a) in raw units."""
+        """Scores (n, k) of checked X for prototypes (k, a) in raw units."""
         if not len(self._space.varying):
             raise ValueError(
                 "no class can be told from another: every attribute has one value "
                 "over all training classes. Fit on classes that differ."
             )
-        space = self._space.transform(np.asarray(prototypes))
+        prototypes = np.asarray(prototypes)
+        space = self._space.transform(prototypes)
         self._space.check_directions(space, names)
-        return prototype_scores(self._outputs(X), space)
+        if self._side is None:
+            return prototype_scores(self._outputs(X), space)
+        weights = self._side.weights(prototypes[:, self._space.varying])
+        scores = np.empty((len(X), len(prototypes)), dtype=weights.dtype)
+        for rows in gen_batches(len(X), PREDICT_ROWS):
+            x = self._features.transform(X[rows])
+            by_attributes = prototype_scores(self._head_outputs(x), space)
+            by_features = self._side.similarities(x, weights) * self._side_unit
+            scores[rows] = by_attributes + self.feature_weight * (
+                by_features - by_attributes
+            )
+        return scores
 
     def _errors(self, X, S, group, n_classes):
         """Class by attribute mean squared error in the space of training."""

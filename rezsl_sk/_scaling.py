@@ -5,6 +5,7 @@ library uses these two.
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.utils import gen_batches
 
 BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
@@ -14,6 +15,13 @@ def unit_rows(rows):
     """Rows divided by their length; rows of zeros stay."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(length > 0, length, 1)
+
+
+def class_sums(X, group, n_classes):
+    """Sums of the rows of X (n, d) over classes: (n_classes, d)."""
+    n = len(X)
+    one_hot = csr_array((np.ones(n), (group, np.arange(n))), shape=(n_classes, n))
+    return one_hot @ X
 
 
 class FeatureScaling:

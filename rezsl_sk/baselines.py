@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh, solve
-from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -25,7 +24,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from ._heads import initial_arrays
-from ._scaling import BLOCK_ROWS, AttributeSpace, FeatureScaling, unit_rows
+from ._scaling import (
+    BLOCK_ROWS,
+    AttributeSpace,
+    FeatureScaling,
+    class_sums,
+    unit_rows,
+)
 from ._training import (
     Sampler,
     auto_batch_size,
@@ -77,7 +82,8 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
     }
 
     def _fit_seen(self, X, group, classes):
-        X = X.astype(np.float64 if X.dtype == np.float64 else np.float32, copy=False)
+        dtype = np.float64 if X.dtype == np.float64 else np.float32
+        X = X.astype(dtype, copy=False, order="C")
         self._working_dtype = X.dtype
         prototypes = self._attributes_of(classes)
         self._features = FeatureScaling(self.feature_scaling).fit(X)
@@ -188,7 +194,7 @@ class ESZSL(_Baseline):
     def _learn(self, X, group, P):
         n, K = len(X), len(P)
         # X'Y with Y = 2 onehot - 1, from sums over classes.
-        sums = _class_sums(X, group, K)
+        sums = class_sums(X, group, K)
         XY = (2 * sums - sums.sum(axis=0)).T / n
         P = P.astype(np.float64)
         left = _gram(X) / n
@@ -289,7 +295,7 @@ class SAE(_Baseline):
         count = np.bincount(group, minlength=len(P))
         of_S, S_basis = eigh(P.T @ (P * count[:, None]))
         of_X, X_basis = eigh(self.encoder_weight * _gram(X))
-        right = (1 + self.encoder_weight) * (P.T @ _class_sums(X, group, len(P)))
+        right = (1 + self.encoder_weight) * (P.T @ class_sums(X, group, len(P)))
         total = of_S[:, None] + of_X
         # Where both are singular nothing constrains W; the shortest one is 0.
         used = total > total.max() * len(total) * np.finfo(X.dtype).eps
@@ -582,7 +588,7 @@ class ALE(_Trained):
     margin : float, default=1.0
         :math:`\Delta` for the classes that are not the true one.
 
-    learning_rate_init, weight_decay : float, default=1e-3 and 1e-2
+    learning_rate_init, weight_decay : float, default=1e-2 and 1e-2
         Peak of a one-cycle schedule, and decoupled decay (AdamW).
 
     batch_size : int or "auto", default="auto"
@@ -641,7 +647,7 @@ class ALE(_Trained):
         seen_penalty: Penalty = 0.0,
         *,
         margin: float = 1.0,
-        learning_rate_init: float = 1e-3,
+        learning_rate_init: float = 1e-2,
         weight_decay: float = 1e-2,
         batch_size: int | Literal["auto"] = "auto",
         max_iter: int = 20,
@@ -1041,10 +1047,3 @@ def _gram(X: np.ndarray) -> np.ndarray:
         block = X[rows].astype(np.float64)
         total += block.T @ block
     return total
-
-
-def _class_sums(X: np.ndarray, group: np.ndarray, n_classes: int) -> np.ndarray:
-    """Sums of the rows of X (n, d) over classes: (n_classes, d)."""
-    n = len(X)
-    one_hot = csr_array((np.ones(n), (group, np.arange(n))), shape=(n_classes, n))
-    return one_hot @ X

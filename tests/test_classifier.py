@@ -471,5 +471,5 @@ def test_fit_leaves_its_parameters_alone(X_y, table):
 def test_predicts_in_blocks(data, fitted, monkeypatch):
     X = data.X[data.test_unseen].astype(np.float32)
     wanted = fitted.predict(X)
-    monkeypatch.setattr("rezsl_sk._classifier.PREDICT_ROWS", 7)
+    monkeypatch.setattr("rezsl_sk._zero_shot.PREDICT_ROWS", 7)
     np.testing.assert_array_equal(fitted.predict(X), wanted)

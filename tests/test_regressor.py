@@ -121,6 +121,7 @@ def test_equals_least_squares_when_converged(X_S):
         class_power=0,
         attribute_power=0,
         classification_weight=0,
+        feature_scaling=None,
         weight_decay=0,
         max_iter=600,
         batch_size=len(X),
@@ -207,7 +208,7 @@ def test_error_matrix_is_the_training_error(X_S):
 
 
 def test_decodes_by_cosine_in_the_space_of_training(data, X_S):
-    reg = quick().fit(*X_S)
+    reg = quick(feature_weight=0).fit(*X_S)
     offset, scale = reg.attribute_offset_, reg.attribute_scale_
     predicted = (reg.predict(X_S[0]) - offset) / scale
     table = (data.attributes - offset) / scale
@@ -241,7 +242,7 @@ def test_a_fitted_model_keeps_no_training_rows(X_S):
     X = np.random.default_rng(0).normal(size=(20000, 16)).astype(np.float32)
     S = X_S[1][np.arange(20000) % len(X_S[1])]
     reg = quick(max_iter=1).fit(X, S)
-    assert len(pickle.dumps(reg)) < 20000
+    assert len(pickle.dumps(reg)) < X.nbytes / 5
 
 
 # ---- going on ------------------------------------------------------------------
@@ -295,7 +296,9 @@ def test_partial_fit_takes_the_prototypes_of_classes_to_come(X_S):
 
 def test_early_stopping_holds_out_classes_and_keeps_the_best(X_S):
     X, S = X_S
-    reg = quick(early_stopping=True, validation_fraction=0.34, max_iter=30).fit(X, S)
+    reg = quick(
+        early_stopping=True, validation_fraction=0.34, max_iter=30, feature_weight=0
+    ).fit(X, S)
     held_out = reg.prototypes_[reg.validation_classes_]
     assert len(held_out) == 4
     trained = np.delete(reg.prototypes_, reg.validation_classes_, axis=0)

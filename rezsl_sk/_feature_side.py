@@ -1,0 +1,203 @@
+"""The feature side: classifiers of the seen classes, carried over by attributes.
+
+Closed form throughout; arrays in, arrays out, nothing here knows torch.
+"""
+
+import itertools
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.spatial.distance import cdist
+from sklearn.model_selection import KFold
+from sklearn.utils import gen_batches
+
+from ._scaling import BLOCK_ROWS, class_sums, unit_rows
+
+MOST_RANDOM = 1024  # random hidden units beside the features, one for 4 rows at most
+LAPLACE_SHARE = 0.3  # of the class kernel; the rest is linear
+N_FOLDS = 5
+FEATURE_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
+CLASS_PENALTIES = (0.3, 1.0, 3.0)
+# For fewer than 4 classes, of which none can be held out.
+DEFAULTS = {"unit": "range", "feature_penalty": 1.0, "class_penalty": 1.0}
+
+
+class FeatureSide:
+    r"""Weights in feature space for any class, from the seen classes' weights.
+
+    Features are widened by random hidden units, f(x) = [x, relu(Rx + b)], both
+    parts centred and of fixed length. Ridge regression to the indicator of each
+    seen class gives its weights, the columns of W (d', K); a class with
+    attributes s gets
+
+    .. math::
+        v(s) = W\,(\kappa(S, S) + \lambda I)^{-1} \kappa(S, s),
+
+    and a sample's similarity to it is cos(f(x), v(s)). The class kernel κ is
+    linear in the centred attributes for the most part, which is ESZSL
+    (Romera-Paredes & Torr 2015) in its dual form, and Laplacian for the rest,
+    which tells many classes of few attributes apart. The two penalties, and
+    whether the linear kernel takes attributes as given or divided by their
+    range, are chosen on class-disjoint folds of the seen classes.
+
+    Attributes
+    ----------
+    choice : dict
+        The values chosen: "unit", "feature_penalty", "class_penalty".
+
+    spread : float
+        Mean over the training rows of the standard deviation of their
+        similarities to the seen classes.
+    """
+
+    def fit(self, X, group, prototypes, seed):
+        """Learn from scaled X (n, d), class numbers (n,) and prototypes (K, a).
+
+        Attributes that do not vary must have been left out of `prototypes`.
+        """
+        rng = np.random.default_rng(seed)
+        d, K = X.shape[1], len(prototypes)
+        m = max(1, min(MOST_RANDOM, len(X) // 4))
+        self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
+        # Rows of length sqrt(d) give the random units' inputs a variance of 1.
+        self.R = (rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
+        self.b = (0.5 * rng.normal(size=m)).astype(X.dtype)
+        self.random_mean = np.zeros(m, dtype=X.dtype)
+        total = np.zeros(m)
+        for rows in gen_batches(len(X), BLOCK_ROWS):
+            total += self._random(self._centred(X[rows])).sum(axis=0, dtype=np.float64)
+        self.random_mean = (total / len(X)).astype(X.dtype)
+
+        count = np.bincount(group, minlength=K)
+        gram = np.zeros((d + m, d + m), dtype=X.dtype)
+        sums = np.zeros((K, d + m))
+        for rows in gen_batches(len(X), BLOCK_ROWS):
+            F = self.features(X[rows])
+            gram += F.T @ F
+            sums += class_sums(F, group[rows], K)
+        self.choice = dict(DEFAULTS)
+        if K >= 4:
+            self.choice = self._choose(X, group, count, gram, sums, prototypes, rng)
+        self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes)
+        W = _ridge(gram, len(X), sums, self.choice["feature_penalty"])
+        self.coef = (W @ self._kernel.dual(self.choice["class_penalty"])).astype(
+            X.dtype
+        )
+        V = self.weights(prototypes)
+        spread = [
+            self.similarities(X[rows], V).std(axis=1)
+            for rows in gen_batches(len(X), BLOCK_ROWS)
+        ]
+        self.spread = float(np.concatenate(spread).mean())
+        return self
+
+    def features(self, X):
+        """f(x) of scaled X (n, d): an array of shape (n, d')."""
+        X = self._centred(X)
+        H = unit_rows(self._random(X) - self.random_mean)
+        return np.hstack([X, H * np.asarray(np.sqrt(H.shape[1]), dtype=H.dtype)])
+
+    def weights(self, prototypes):
+        """v(s) of classes (k, a), of length 1: an array of shape (k, d')."""
+        k = self._kernel(prototypes).astype(self.coef.dtype)
+        return unit_rows(k @ self.coef.T)
+
+    def similarities(self, X, V):
+        """Cosines (n, k) of scaled X (n, d) with class weights V (k, d')."""
+        return unit_rows(self.features(X)) @ V.T
+
+    def _centred(self, X):
+        X = unit_rows(X - self.mean)
+        return X * np.asarray(np.sqrt(X.shape[1]), dtype=X.dtype)
+
+    def _random(self, X):
+        return np.maximum(X @ self.R + self.b, 0)
+
+    def _choose(self, X, group, count, gram, sums, prototypes, rng):
+        """The values that name held-out seen classes best, over all folds."""
+        K = len(prototypes)
+        grid = list(
+            itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
+        )
+        hits = dict.fromkeys(grid, 0.0)
+        folds = KFold(
+            min(N_FOLDS, K // 2), shuffle=True, random_state=int(rng.integers(2**31))
+        )
+        for kept, held in folds.split(prototypes):
+            rows = np.flatnonzero(np.isin(group, held))
+            F = self.features(X[rows])
+            of_row = np.searchsorted(held, group[rows])
+            rest, n = gram - F.T @ F, len(X) - len(rows)
+            kernels = {
+                unit: ClassKernel(unit).fit(prototypes[kept])
+                for unit in ("given", "range")
+            }
+            for feature_penalty in FEATURE_PENALTIES:
+                W = _ridge(rest, n, sums[kept], feature_penalty)
+                seen_scores = F @ W.astype(F.dtype)
+                inner = W.T @ W
+                for unit, class_penalty in itertools.product(kernels, CLASS_PENALTIES):
+                    kernel = kernels[unit]
+                    A = kernel.dual(class_penalty) @ kernel(prototypes[held]).T
+                    length = np.sqrt(np.einsum("kh,kl,lh->h", A, inner, A))
+                    scores = seen_scores @ (A / np.where(length > 0, length, 1))
+                    hit = scores.argmax(axis=1) == of_row
+                    hits[unit, feature_penalty, class_penalty] += (
+                        hit / count[group[rows]]
+                    ).sum()
+        best = max(grid, key=hits.__getitem__)
+        return dict(
+            zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)
+        )
+
+
+class ClassKernel:
+    """Similarity of classes by their attributes: linear and Laplacian.
+
+    Parameters
+    ----------
+    unit : {"given", "range"}
+        Whether the linear part takes attributes as they are, or divided by
+        their range over the seen classes.
+    """
+
+    def __init__(self, unit):
+        self.unit = unit
+
+    def fit(self, prototypes):
+        """Learn scales from the seen classes (K, a)."""
+        P = prototypes.astype(np.float64)
+        self.mean, spread = P.mean(axis=0), P.std(axis=0)
+        # An attribute that varies in unseen classes only has no scale.
+        self.inverse_std = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
+        scale = np.ptp(P, axis=0) if self.unit == "range" else np.ones(P.shape[1])
+        self.inverse_scale = np.where(spread > 0, 1 / np.where(spread > 0, scale, 1), 0)
+        self.linear = (P - self.mean) * self.inverse_scale
+        self.standard = (P - self.mean) * self.inverse_std
+        size = np.square(self.linear).sum(axis=1).mean()
+        self.linear_size = size if size > 0 else 1.0
+        apart = cdist(self.standard, self.standard)
+        apart = apart[apart > 0]
+        self.width = float(np.median(apart)) if len(apart) else 1.0
+        self._seen = self(P)
+        return self
+
+    def __call__(self, prototypes):
+        """κ of classes (k, a) with the seen ones: (k, K)."""
+        P = prototypes.astype(np.float64) - self.mean
+        linear = (P * self.inverse_scale) @ self.linear.T / self.linear_size
+        apart = cdist(P * self.inverse_std, self.standard)
+        laplace = np.exp(-apart / self.width)
+        return (1 - LAPLACE_SHARE) * linear + LAPLACE_SHARE * laplace
+
+    def dual(self, class_penalty):
+        """(κ(S, S) + λ I)^-1 of the seen classes: (K, K)."""
+        K = self._seen + class_penalty * np.eye(len(self._seen))
+        return cho_solve(cho_factor(K), np.eye(len(K)))
+
+
+def _ridge(gram, n, sums, penalty):
+    """Ridge weights (d', K) of class indicators from sums over n rows."""
+    A = gram.astype(np.float64) / n
+    A[np.diag_indices_from(A)] += penalty
+    return cho_solve(cho_factor(A, overwrite_a=True), sums.T / n)
