@@ -485,7 +485,7 @@ def _curve(facts):
 
 def _figures(facts, picture_paths, picture_root):
     """Sections with a figure each, those for which there is something to show."""
-    final, X, y = facts.final, np.asarray(facts.X), facts.y
+    final, y = facts.final, facts.y
     estimator, view = facts.estimator, facts.attributes
     side = "all" if facts.of_seen.all() else "unseen"
     rows = facts.of_seen if facts.of_seen.all() else ~facts.of_seen
@@ -528,17 +528,18 @@ def _figures(facts, picture_paths, picture_root):
             attribute_names=kept,
             interpolation="none",  # the browser scales; ten times smaller
         )
-        n_classes = len(np.unique(view.labels[rows]))
-        if n_classes > 1 and pair[0].shape[1] > 1:
+        classes, first = np.unique(view.labels[rows], return_index=True)
+        if len(classes) > 1 and len(kept) > 1:
             yield _figure(
                 "Where predictions lie",
                 f"Predicted attributes of the samples of {side} classes around the "
                 "prototypes (stars). A line leads from each prototype to the mean of "
                 "its samples.",
-                plotting.PrototypeMapDisplay.from_estimator,
-                estimator,
-                X[rows],
-                y[rows],
+                plotting.PrototypeMapDisplay.from_predictions,
+                view.labels[rows],
+                view.predicted[rows],
+                prototypes=view.target[rows][first],
+                classes=classes,
             )
         if view.regressor.loss == "remse" and len(view.regressor.error_matrix_):
             yield _figure(

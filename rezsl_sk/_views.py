@@ -117,7 +117,6 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
     """
     regressor = regressor_of(estimator, what)
     X, final = _through_pipelines(estimator, X)
-    X = np.asarray(X)
     y = np.asarray(y)
     if final is regressor:
         S = y.reshape(len(y), -1).astype(regressor.attribute_offset_.dtype)
@@ -125,6 +124,7 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
         table, number = distinct_rows(np.concatenate([S, known]))
         labels, seen = number[: len(S)], np.unique(number[len(S) :])
     else:
+        X = np.asarray(X)  # a classifier fits its regressor without column names
         labels, seen = y, final.classes_
         row = rows_of(final.class_names_, labels, type(final).__name__)
         S = final.class_attributes_[row]
@@ -133,7 +133,7 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
             f"y has {S.shape[1]} attributes, but the regressor was fitted with "
             f"{len(regressor.attribute_offset_)}."
         )
-    predicted = regressor.predict(X).reshape(len(X), -1)
+    predicted = regressor.predict(X).reshape(len(S), -1)
     return AttributeView(
         regressor=regressor,
         labels=labels,

@@ -1763,10 +1763,9 @@ class AnswerGridDisplay:
         # A half with fewer pictures takes fewer lines.
         lines = [-(-len(rows) // n_columns) for rows in (self.right_, self.wrong_)]
         height = sum(lines) + 0.24 * sum(n > 0 for n in lines)
-        ax = _axes(
-            ax, self, layout=None, figsize=(1.28 * n_columns, max(1.55 * height, 1))
-        )
-        if ax.get_subplotspec() is not None and len(ax.figure.axes) == 1:
+        if ax is None:
+            size = (1.28 * n_columns, max(1.55 * height, 1))
+            ax = _axes(None, self, layout=None, figsize=size)
             ax.set_position([0.01, 0.01, 0.98, 0.98])
         ax.set_axis_off()
         share = np.mean(truth == answer) if len(truth) else 0.0

@@ -506,13 +506,13 @@ def test_the_grid_of_an_estimator_shows_its_answers(clf, data, pictures):
 
 def test_grids_leave_the_users_axes_where_they_are(pictures):
     root, paths, names = pictures
-    figure, axes = plt.subplots(1, 2)
-    before = axes[1].get_position().bounds
+    figure, ax = plt.subplots()
+    before = ax.get_position().bounds
     display = plotting.AnswerGridDisplay.from_predictions(
-        names, names, paths=paths, root=root, ax=axes[1]
+        names, names, paths=paths, root=root, ax=ax
     )
-    assert display.ax_ is axes[1] and display.figure_ is figure
-    assert axes[1].get_position().bounds == before
+    assert display.ax_ is ax and display.figure_ is figure
+    assert ax.get_position().bounds == before
 
 
 # ---- matplotlib is an extra ------------------------------------------------------

@@ -310,6 +310,23 @@ def test_pipelines_and_searches_are_looked_through(data, test, tmp_path):
     assert "What ReMSE weights up" not in pages[0].headings  # it is MSE
 
 
+def test_column_names_are_kept_to(data, test, tmp_path):
+    X = pd.DataFrame(data.X).add_prefix("feature ")
+    train, y = data.trainval, data.y
+    path = tmp_path / "page.html"
+    plain = classifier(data).fit(X.iloc[train], y[train])
+    scaled = make_pipeline(StandardScaler(), classifier(data))
+    scaled.set_output(transform="pandas").fit(X.iloc[train], y[train])
+    for model in (plain, scaled):
+        # Warnings, such as one of missing column names, are errors here.
+        rezsl_sk.report(model, X.iloc[test], y[test], path=path)
+    regressor = ReZSLRegressor(max_iter=1, random_state=0, device="cpu")
+    S = data.attributes[data.labels]
+    regressor.fit(X.iloc[train], S[train])
+    _report.plotting.ErrorMatrixDisplay.from_estimator(regressor, X, S)
+    _report.plotting.SeenUnseenCurveDisplay.from_estimator(regressor, X, S)
+
+
 def test_unseen_samples_alone_give_no_trade_off(clf, data, tmp_path):
     rows = data.test_unseen
     path = tmp_path / "page.html"
