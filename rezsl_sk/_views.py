@@ -14,7 +14,6 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from ._tables import distinct_rows
-from .decoding import prototype_scores
 from .metrics import ImbalanceReport, imbalance_report
 from .model_selection import _through_pipelines
 
@@ -198,10 +197,7 @@ def score_view(estimator, X, y, *, what):
         S = y.reshape(len(y), -1).astype(known.dtype)
         table, number = distinct_rows(np.concatenate([known, S]))
         seen = np.isin(np.arange(len(table)), number[: len(known)])
-        scores = prototype_scores(
-            training_space(final, final.predict(X).reshape(len(S), -1)),
-            training_space(final, table),
-        )
+        scores = final._scores(final._check_X(X), table)
         return ScoreView(np.arange(len(table)), seen, number[len(known) :], scores, 0.0)
     raise ValueError(
         f"{what} needs an estimator that remembers its training classes and scores "

@@ -412,13 +412,15 @@ def test_the_map_names_the_nearest_prototype_in_the_full_space(clf, data):
     display = plotting.PrototypeMapDisplay.from_estimator(
         clf, data.X[rows], data.y[rows]
     )
-    reg = clf.regressor_
-    table = data.attributes[data.unseen_classes]
-    expected = reg.predict(
-        data.X[rows], prototypes=table, classes=data.class_names[data.unseen_classes]
+    reg, unseen = clf.regressor_, data.unseen_classes
+    offset, scale = reg.attribute_offset_, reg.attribute_scale_
+    expected = nearest_prototype(
+        (reg.predict(data.X[rows]) - offset) / scale,
+        (data.attributes[unseen] - offset) / scale,
+        data.class_names[unseen],
     )
     np.testing.assert_array_equal(display.y_pred, expected)
-    assert display.classes.tolist() == sorted(data.class_names[data.unseen_classes])
+    assert display.classes.tolist() == sorted(data.class_names[unseen])
 
 
 def test_the_map_keeps_distances_where_two_axes_tell_all():
