@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ._repr import TableReprMixin
 from ._tables import check_names, check_table, distinct_rows
 from .decoding import stack_calibrated
 from .metrics import harmonic_mean, seen_unseen_curve
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 PREDICT_ROWS = 8192  # rows scored at a time: the scores of all need not fit
 
 
-class ZeroShotMixin(ClassifierMixin):
+class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     """Labels in, labels out, also labels of classes known by attributes alone.
 
     Estimators have the parameters ``class_attributes``, ``candidates`` and
