@@ -49,8 +49,8 @@ for value in (0.0, penalty):
     called = np.isin(answers, data.class_names[data.unseen_classes])
     print(
         f"penalty {value:.3f}: {called[of_unseen].mean():.0%} of the unseen samples "
-        f"and {called[~of_unseen].mean():.0%} of the seen ones are given the name of an "
-        "unseen class"
+        f"and {called[~of_unseen].mean():.0%} of the seen ones are given an unseen "
+        "class's name"
     )
 
 # %%

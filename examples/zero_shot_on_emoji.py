@@ -1,5 +1,5 @@
 """The whole chain on 525 emoji
-===========================
+============================
 
 Needs a folder with ``images/<class>/<style>.jpg`` and ``classes.csv`` (columns
 ``class``, ``split`` with the values seen and unseen, and one per attribute), and
