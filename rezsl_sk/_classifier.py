@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from numbers import Real
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import gen_batches
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._regressor import PREDICT_ROWS, ReZSLRegressor
-from ._tables import check_names, check_table, distinct_rows
-from .decoding import stack_calibrated
-from .metrics import seen_unseen_curve
-from .model_selection import GZSLKFold
+from ._regressor import ReZSLRegressor
+from ._zero_shot import ZeroShotMixin
 
 if TYPE_CHECKING:
     import pandas
 
 
-class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     """Names classes, also those it has no example of, by their attributes.
 
     A :class:`ReZSLRegressor` predicts attributes; the class with the nearest
@@ -109,9 +99,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "regressor": [ReZSLRegressor, None],
-        "class_attributes": "no_validation",
-        "candidates": [StrOptions({"all", "unseen", "seen"}), "array-like"],
-        "seen_penalty": [Real, StrOptions({"auto"})],
+        **ZeroShotMixin._zero_shot_constraints,
     }
 
     def __init__(
@@ -157,72 +145,22 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         UserWarning
             If classes have equal attributes and so cannot be told apart.
         """
-        X, y = validate_data(self, X, y)
-        check_classification_targets(y)
-        self.classes_, group = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has one class only ({self.classes_[0]!r}); at least 2 classes are "
-                "needed to learn how attributes show."
-            )
-        self._read_table()
-        self._choose_candidates()
+        X, group = self._start_fit(X, y)
         context = self._init_callback_context(max_subtasks=1)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        penalty = self.seen_penalty
-        if penalty == "auto":
-            penalty = self._calibrate(X, group)
-        elif not np.isfinite(penalty):
-            raise ValueError(f"seen_penalty must be finite or 'auto', got {penalty!r}.")
-        self.seen_penalty_ = float(penalty)
+        self.seen_penalty_ = self._choose_penalty(X, group)
         self.regressor_ = self._new_regressor()
         task = context.subcontext(task_name="fit regressor")
         with task.propagate_callback_context(self.regressor_):
             task.call_on_fit_task_begin(estimator=self, X=X, y=y)
-            self._fit_regressor(self.regressor_, X, group, self.classes_)
+            self._fit_regressor(X, group, self.classes_)
             task.call_on_fit_task_end(estimator=self, X=X, y=y)
-        self.constant_attributes_ = self.regressor_.constant_attributes_
         # Two of the levels are scikit-learn's decorators of fit.
         self._warn_of_equals(stacklevel=5)
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=lambda: {}
         )
         return self
-
-    def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Scores of the candidates, the seen penalty taken off.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Returns
-        -------
-        scores : ndarray of shape (n, k), or (n,) with two candidates
-            Cosine similarities to ``candidates_``, less the penalty for seen
-            ones; with two candidates the second's less the first's.
-        """
-        scores = self._calibrated_scores(self._check_X(X))
-        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """The candidate with the highest score.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,)
-        """
-        X = self._check_X(X)
-        best = np.empty(len(X), dtype=np.intp)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            best[rows] = self._calibrated_scores(X[rows]).argmax(axis=1)
-        return self.candidates_[best]
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Softmax of the scores at the regressor's ``scale``.
@@ -253,260 +191,34 @@ class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return log_softmax(self._logits(X), axis=1)
 
-    def with_classes(
-        self, class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike]
-    ) -> Self:
-        """A fitted copy that also knows other classes; nothing is retrained.
-
-        Parameters
-        ----------
-        class_attributes : DataFrame or (classes, matrix)
-            The new classes' attributes, in the table's units: (m, a).
-
-        Returns
-        -------
-        classifier : ZeroShotClassifier
-            The new classes are candidates unless ``candidates="seen"``; to a
-            list of candidates they are added.
-
-        Raises
-        ------
-        ValueError
-            If the classifier was fitted without a table, a class is known
-            already, or the new table is unusable.
-
-        Examples
-        --------
-        >>> from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
-        >>> from rezsl_sk.datasets import make_zero_shot
-        >>> data = make_zero_shot(random_state=0)
-        >>> seen = data.seen_classes
-        >>> clf = ZeroShotClassifier(
-        ...     ReZSLRegressor(random_state=0),
-        ...     class_attributes=(data.class_names[seen], data.attributes[seen]),
-        ... ).fit(data.X[data.trainval], data.y[data.trainval])
-        >>> new = data.unseen_classes
-        >>> more = clf.with_classes((data.class_names[new], data.attributes[new]))
-        >>> len(clf.candidates_), len(more.candidates_)
-        (40, 50)
-        """
-        check_is_fitted(self)
-        if self.class_attributes is None:
-            raise ValueError(
-                "this classifier was fitted without class_attributes, so a class "
-                "cannot be described to it; fit it with a table."
-            )
-        names, matrix, _ = _read(class_attributes, self._attribute_names)
-        if matrix.shape[1] != self.class_attributes_.shape[1]:
-            raise ValueError(
-                f"the new classes have {matrix.shape[1]} attributes, those of fit "
-                f"{self.class_attributes_.shape[1]}; describe both by the same."
-            )
-        known = np.intersect1d(names, self.class_names_)
-        if len(known):
-            raise ValueError(
-                f"with_classes got classes that are known already: "
-                f"{known[:5].tolist()}. Leave them out; to change a class's "
-                "attributes fit again."
-            )
-        new = copy.copy(self)
-        new.class_names_ = check_names(
-            [*self.class_names_.tolist(), *names.tolist()],
-            len(names) + len(self.class_names_),
-            "class_attributes",
-        )
-        new.class_attributes_ = np.concatenate([self.class_attributes_, matrix])
-        new.class_attributes = _extended(
-            self.class_attributes,
-            class_attributes,
-            (new.class_names_, new.class_attributes_),
-        )
-        if not isinstance(self.candidates, str):
-            new.candidates = [*self.candidates_.tolist(), *names.tolist()]
-        new._choose_candidates()
-        new._warn_of_equals(stacklevel=3)
-        return new
-
-    # ---- the table ----------------------------------------------------------
-
-    def _read_table(self):
-        self._attribute_names = None
-        if self.class_attributes is None:
-            self.class_names_ = self.classes_
-            self.class_attributes_ = np.eye(len(self.classes_))
-            return
-        names, matrix, attribute_names = _read(self.class_attributes)
-        if (names.dtype.kind in "US") != (_is_text(self.classes_)):
-            raise ValueError(
-                f"y has labels such as {self.classes_[0]!r} and class_attributes has "
-                f"classes such as {names[0]!r}; name classes in both alike."
-            )
-        missing = self.classes_[~np.isin(self.classes_, names)]
-        if len(missing):
-            raise ValueError(
-                f"class_attributes has no row for these classes of y: "
-                f"{missing[:5].tolist()}{' and more' if len(missing) > 5 else ''}. "
-                "Describe every class."
-            )
-        self.class_names_, self.class_attributes_ = names, matrix
-        self._attribute_names = attribute_names
-
-    def _choose_candidates(self):
-        names, seen = self.class_names_, np.isin(self.class_names_, self.classes_)
-        if self.class_attributes is None and isinstance(self.candidates, str):
-            seen = np.ones(len(names), dtype=bool)
-        if isinstance(self.candidates, str):
-            unseen_first = np.argsort(seen, kind="stable")
-            chosen = {
-                "all": names[unseen_first],
-                "unseen": names[~seen],
-                "seen": names[seen],
-            }[self.candidates]
-            if not len(chosen):
-                raise ValueError(
-                    "candidates='unseen', but class_attributes describes no class that "
-                    "y lacks. Add the unseen classes' attributes, or use 'all'."
-                )
-        else:
-            chosen = check_names(self.candidates, len(self.candidates), "candidates")
-            unknown = chosen[~np.isin(chosen, names)]
-            if not len(chosen) or len(unknown):
-                raise ValueError(
-                    "candidates must name classes of the table, got "
-                    f"{unknown[:5].tolist()}."
-                )
-        self.candidates_ = chosen
-
-    def _attributes_of(self, names):
-        order = np.argsort(self.class_names_)
-        place = np.searchsorted(self.class_names_, names, sorter=order)
-        found = order[np.minimum(place, len(order) - 1)]
-        unknown = np.asarray(names)[self.class_names_[found] != names]
-        if len(unknown):
-            raise ValueError(
-                f"classes {unknown[:5].tolist()} are not in class_attributes; add "
-                "their attributes (with_classes) or leave their samples out."
-            )
-        return self.class_attributes_[found]
-
-    def _warn_of_equals(self, stacklevel):
-        space = self.regressor_._to_space(self.class_attributes_)
-        row = distinct_rows(space)[1]
-        count = np.bincount(row)
-        if count.max() < 2:
-            return
-        equal = [
-            self.class_names_[row == which].tolist()
-            for which in np.flatnonzero(count > 1)
-        ]
-        warnings.warn(
-            f"{len(equal)} sets of classes have equal attributes (as far as the seen "
-            f"classes vary in them) and cannot be told apart: {equal}.",
-            stacklevel=stacklevel,
-        )
-
-    # ---- fitting and scoring ------------------------------------------------
+    # ---- what the mixin asks for --------------------------------------------
 
     def _new_regressor(self):
         if self.regressor is None:
             return ReZSLRegressor(random_state=0)
         return clone(self.regressor)
 
-    def _fit_regressor(self, regressor, X, group, classes):
-        """Fit on labels `group` (n,), numbers of `classes`."""
+    def _fit_seen(self, X, group, classes):
+        self.regressor_ = self._new_regressor()
+        self._fit_regressor(X, group, classes)
+
+    def _fit_regressor(self, X, group, classes):
         prototypes = self._attributes_of(classes)
-        X, S = regressor._check_X_S(X, prototypes[group], reset=True)
-        regressor.attribute_names_ = self._attribute_names
+        X, S = self.regressor_._check_X_S(X, prototypes[group], reset=True)
+        self.regressor_.attribute_names_ = self._attribute_names
         # One number per label: two classes with equal attributes stay two.
         prototypes = prototypes.astype(S.dtype)
-        return regressor._fit(X, S, prototypes, group, is_table=True)
+        self.regressor_._fit(X, S, prototypes, group, is_table=True)
+        self.constant_attributes_ = self.regressor_.constant_attributes_
 
-    def _calibrate(self, X, group):
-        """Seen penalty with the best mean H over folds of the training classes."""
-        n_classes = len(self.classes_)
-        if self.class_attributes is None:
-            raise ValueError(
-                "seen_penalty='auto' needs class_attributes: without a table there "
-                "are no unseen classes to balance against."
-            )
-        if n_classes < 4:
-            raise ValueError(
-                f"seen_penalty='auto' holds out classes and needs at least 4 in y, got "
-                f"{n_classes}; set a number instead."
-            )
-        curves = []
-        for train, test in GZSLKFold(min(5, n_classes // 2)).split(X, group):
-            inside, numbers = np.unique(group[train], return_inverse=True)
-            regressor = self._new_regressor()
-            self._fit_regressor(regressor, X[train], numbers, self.classes_[inside])
-            scores = regressor._scores(
-                regressor._check_X(X[test]), self._attributes_of(self.classes_)
-            )
-            seen = np.isin(np.arange(n_classes), inside)
-            if not seen[group[test]].any():
-                raise ValueError(
-                    "seen_penalty='auto' needs seen classes with at least 2 samples, "
-                    "to hold one out; set a number instead."
-                )
-            curves.append(seen_unseen_curve(group[test], scores, seen))
-        grid = np.unique(np.concatenate([curve.penalty[1:] for curve in curves]))
-        H = np.mean([_harmonic_at(curve, grid) for curve in curves], axis=0)
-        # The middle of the best stretch: its edges are single samples' margins.
-        best = np.flatnonzero(H == H.max())
-        return grid[best[len(best) // 2]]
+    def _class_scores(self, X, prototypes, names):
+        return self.regressor_._scores(self.regressor_._check_X(X), prototypes, names)
 
-    def _check_X(self, X):
-        check_is_fitted(self)
-        return validate_data(self, X, reset=False)
-
-    def _candidate_scores(self, X, names):
-        """Cosines (n, len(names)) without penalty, for any classes of the table."""
-        X = self.regressor_._check_X(self._check_X(X))
-        return self.regressor_._scores(X, self._attributes_of(names), names)
-
-    def _calibrated_scores(self, X):
-        scores = self._candidate_scores(X, self.candidates_)
-        seen = np.isin(self.candidates_, self.classes_)
-        return stack_calibrated(scores, seen, self.seen_penalty_)
+    def _attribute_space(self):
+        return self.regressor_._space
 
     def _logits(self, X):
         return self._calibrated_scores(self._check_X(X)) * self.regressor_.scale
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "regressor_")
-
-
-def _harmonic_at(curve, penalty):
-    seen, unseen = curve.at(penalty)
-    total = seen + unseen
-    return 2 * seen * unseen / np.where(total == 0, 1, total)
-
-
-def _is_text(labels):
-    return labels.dtype.kind in "US" or isinstance(labels[0], str)
-
-
-def _read(table, attribute_names=None):
-    """Names, matrix and attribute names of a DataFrame or (classes, matrix)."""
-    what = "class_attributes"
-    if hasattr(table, "iloc"):
-        return check_table(table, what=what, attribute_names=attribute_names)
-    if not isinstance(table, tuple | list) or len(table) != 2:
-        raise ValueError(
-            "class_attributes must be a DataFrame indexed by class, or a pair "
-            f"(classes, matrix); got {type(table).__name__}."
-        )
-    names, matrix = table
-    return check_table(matrix, what=what, names=names, attribute_names=attribute_names)
-
-
-def _extended(old, new, pair):
-    """The longer table in the form in which the user gave the first one."""
-    if hasattr(old, "iloc") and hasattr(new, "iloc"):
-        longer = old.reindex([*old.index, *new.index])
-        longer.loc[new.index] = new[list(old.columns)]
-        return longer
-    names, matrix = pair
-    if hasattr(old, "iloc"):
-        return type(old)(matrix, index=names, columns=old.columns)
-    return pair

@@ -55,16 +55,31 @@ class Head(nn.Module):
             if layer < last:
                 X = F.leaky_relu(X, NEGATIVE_SLOPE)
                 if self.training and self.dropout > 0:
-                    keep = torch.empty_like(X).bernoulli_(
-                        1 - self.dropout, generator=self.generator
-                    )
-                    X = X * keep.div_(1 - self.dropout)
+                    X = X * dropout_mask(X, self.dropout, self.generator)
         return X
 
     def arrays(self):
         """Copies of the weights: (coefs, intercepts), lists of NumPy arrays."""
         coefs = [w.detach().cpu().numpy().T.copy() for w in self.weights]
         return coefs, [b.detach().cpu().numpy().copy() for b in self.biases]
+
+
+def dropout_mask(X, dropout, generator):
+    """Random factors in the shape of X: 0, or 1 / (1 - dropout).
+
+    On a CPU torch draws Bernoulli numbers one by one, which took longer than
+    the matrix product beside it. Four at a time from 64 random bits, at a
+    resolution of 1 / 65536, take a tenth of that.
+    """
+    keep = 1 - dropout
+    if X.device.type != "cpu":
+        mask = torch.empty_like(X).bernoulli_(keep, generator=generator)
+        return mask.div_(keep)
+    words = torch.empty((X.numel() + 3) // 4, dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)
+    draw = words.view(torch.int16)[: X.numel()].view(X.shape).to(X.dtype)
+    limit = round(keep * 65536) - 32768
+    return torch.lt(draw, limit, out=torch.empty_like(X)).div_(keep)
 
 
 def initial_arrays(layer_sizes, dtype, generator):

@@ -22,18 +22,21 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._heads import Head, forward_arrays, initial_arrays
+from ._scaling import AttributeSpace, FeatureScaling, unit_rows
 from ._tables import check_table, column_names, distinct_rows
 from ._training import (
     Objective,
     Sampler,
     Stopping,
     as_tensor,
+    auto_batch_size,
     epochs,
     held_out_score,
     make_loss,
     make_optimizer,
     make_schedule,
     place_features,
+    resolve_device,
     state_to_numpy,
     state_to_torch,
 )
@@ -100,6 +103,12 @@ class ReZSLRegressor(
         vote per class. "standard": mean 0 and standard deviation 1 per
         attribute; "center": mean 0; "l2": rows of targets and of predictions
         have length 1, as in the paper; None: as given.
+
+    feature_scaling : {"standard", "l2"} or None, default="standard"
+        What is done to the features first, by the statistics of the training
+        rows. "standard": mean 0 and standard deviation 1 per feature; "l2":
+        centred and each row brought to the same length, for embeddings that
+        were trained for cosine similarity; None: nothing.
 
     dropout : float, default=0.5
         Probability of dropping a hidden unit.
@@ -184,6 +193,9 @@ class ReZSLRegressor(
     attribute_offset_, attribute_scale_ : ndarrays of shape (a,)
         Training space: (S - offset) / scale.
 
+    feature_offset_, feature_scale_ : ndarrays of shape (d,)
+        What `feature_scaling` subtracts and divides by.
+
     attribute_names_ : ndarray of str, shape (a,), or None
         Columns of S where it was a DataFrame.
 
@@ -257,6 +269,7 @@ class ReZSLRegressor(
         "classification_weight": [Interval(Real, 0, None, closed="left")],
         "scale": [Interval(Real, 0, None, closed="neither")],
         "attribute_scaling": [StrOptions({"standard", "center", "l2"}), None],
+        "feature_scaling": [StrOptions({"standard", "l2"}), None],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "solver": [StrOptions({"adamw", "sgd"})],
         "learning_rate": [StrOptions({"one_cycle", "constant"})],
@@ -294,6 +307,7 @@ class ReZSLRegressor(
         classification_weight: float = 1.0,
         scale: float = 10.0,
         attribute_scaling: Literal["standard", "center", "l2"] | None = "standard",
+        feature_scaling: Literal["standard", "l2"] | None = "standard",
         dropout: float = 0.5,
         solver: Literal["adamw", "sgd"] = "adamw",
         learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
@@ -324,6 +338,7 @@ class ReZSLRegressor(
         self.classification_weight = classification_weight
         self.scale = scale
         self.attribute_scaling = attribute_scaling
+        self.feature_scaling = feature_scaling
         self.dropout = dropout
         self.solver = solver
         self.learning_rate = learning_rate
@@ -395,7 +410,7 @@ class ReZSLRegressor(
             trained = self._hold_out(len(prototypes), generator)
         self.validation_classes_ = np.flatnonzero(~trained)
         if not resume:
-            self._fit_scaling(prototypes[trained])
+            self._fit_scaling(X[trained[group]], prototypes[trained])
             self._initialise(X.shape[1], X.dtype, generator)
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
         self._train(X, S, prototypes, group, trained, generator)
@@ -467,7 +482,7 @@ class ReZSLRegressor(
             random_state = check_random_state(self.random_state)
             self._seed = int(random_state.randint(np.iinfo(np.int32).max))
             generator = torch.Generator().manual_seed(self._seed)
-            self._fit_scaling(table)
+            self._fit_scaling(X, table)
             self._initialise(X.shape[1], X.dtype, generator)
             self.validation_classes_ = np.empty(0, dtype=np.intp)
             self.error_matrix_ = np.empty((0, S.shape[1]), dtype=X.dtype)
@@ -628,43 +643,28 @@ class ReZSLRegressor(
 
     # ---- the space of training ----------------------------------------------
 
-    def _fit_scaling(self, prototypes):
-        wide = prototypes.astype(np.float64)
-        spread = np.ptp(wide, axis=0)
-        # Differences at the level of rounding are no differences.
-        noise = 10 * np.finfo(prototypes.dtype).eps * np.abs(wide).max(axis=0)
-        self.constant_attributes_ = np.flatnonzero(spread <= noise)
-        self._varying = np.flatnonzero(spread > noise)
-        offset, scale = np.zeros(wide.shape[1]), np.ones(wide.shape[1])
-        if self.attribute_scaling in ("standard", "center"):
-            offset = wide.mean(axis=0)
-        if self.attribute_scaling == "standard":
-            scale[self._varying] = wide[:, self._varying].std(axis=0)
-        offset[self.constant_attributes_] = wide[0, self.constant_attributes_]
-        self.attribute_offset_ = offset.astype(prototypes.dtype)
-        self.attribute_scale_ = scale.astype(prototypes.dtype)
+    def _fit_scaling(self, X, prototypes):
+        self._features = FeatureScaling(self.feature_scaling).fit(X)
+        self.feature_offset_, self.feature_scale_ = (
+            self._features.offset,
+            self._features.scale,
+        )
+        self._space = AttributeSpace(self.attribute_scaling).fit(prototypes)
+        self.constant_attributes_ = self._space.constant
+        self.attribute_offset_ = self._space.offset
+        self.attribute_scale_ = self._space.scale
         self._l2 = self.attribute_scaling == "l2"
-        self._mean_length = float(np.linalg.norm(wide[:, self._varying], axis=1).mean())
-
-    def _to_space(self, S):
-        """Attributes (k, a) in raw units, to the space of training (k, a')."""
-        keep = self._varying
-        space = (S[:, keep] - self.attribute_offset_[keep]) / self.attribute_scale_[
-            keep
-        ]
-        return space.astype(self.attribute_offset_.dtype, copy=False)
+        varying = prototypes[:, self._space.varying].astype(np.float64)
+        self._mean_length = float(np.linalg.norm(varying, axis=1).mean())
 
     def _from_space(self, output):
-        """The inverse of `_to_space`, constant attributes filled in."""
+        """Outputs of the head (n, a') as attributes in the units of S."""
         if self._l2:
-            length = np.linalg.norm(output, axis=1, keepdims=True)
-            output = output * (self._mean_length / np.where(length > 0, length, 1))
-        S = np.tile(self.attribute_offset_, (len(output), 1))
-        S[:, self._varying] += output * self.attribute_scale_[self._varying]
-        return S
+            output = unit_rows(output) * np.asarray(self._mean_length, output.dtype)
+        return self._space.inverse_transform(output)
 
     def _initialise(self, n_features, dtype, generator):
-        sizes = (n_features, *self.hidden_layer_sizes, len(self._varying))
+        sizes = (n_features, *self.hidden_layer_sizes, len(self._space.varying))
         self.coefs_, self.intercepts_ = initial_arrays(sizes, dtype, generator)
 
     # ---- training -----------------------------------------------------------
@@ -683,7 +683,7 @@ class ReZSLRegressor(
         self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
         device = resolve_device(self.device, X.dtype)
         self.device_ = str(device)
-        if not len(self._varying):
+        if not len(self._space.varying):
             # One class, or all alike: nothing to learn but the constants.
             self.n_iter_ += 1
             self.loss_ = 0.0
@@ -721,10 +721,11 @@ class ReZSLRegressor(
         self, X, S, prototypes, group, trained, generator, device, n_epochs, context
     ):
         partial = context is None
-        targets = self._to_space(prototypes)
+        targets = self._space.transform(prototypes)
         rows = np.flatnonzero(trained[group]) if not trained.all() else None
         number = np.cumsum(trained) - 1  # of each trained class among them
-        x = place_features(X if rows is None else X[rows], device)
+        scaled = self._features.transform(X)
+        x = place_features(scaled if rows is None else scaled[rows], device)
         of_row = torch.from_numpy(number[group if rows is None else group[rows]])
         classify = (
             self.classification_weight > 0
@@ -789,7 +790,7 @@ class ReZSLRegressor(
             held_rows = np.flatnonzero(~trained[group])
             held_number = np.cumsum(~trained) - 1
             held_out = (
-                as_tensor(X[held_rows], device),
+                as_tensor(scaled[held_rows], device),
                 torch.from_numpy(held_number[group[held_rows]]).to(device),
                 as_tensor(targets[~trained], device),
             )
@@ -867,7 +868,7 @@ class ReZSLRegressor(
 
     def _batch_size(self, n):
         if self.batch_size == "auto":
-            return max(1, min(256, n // 16))
+            return auto_batch_size(n)
         return min(self.batch_size, n)
 
     def _print_epoch(self, epoch):
@@ -883,43 +884,41 @@ class ReZSLRegressor(
 
     def _outputs(self, X):
         """Predictions (n, a') in the space of training, of checked X."""
-        output = np.empty((len(X), len(self._varying)), dtype=self.coefs_[0].dtype)
+        output = np.empty(
+            (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
+        )
         for rows in gen_batches(len(X), PREDICT_ROWS):
-            output[rows] = forward_arrays(X[rows], self.coefs_, self.intercepts_)
+            x = self._features.transform(X[rows])
+            output[rows] = forward_arrays(x, self.coefs_, self.intercepts_)
         return output
 
     def _scores(self, X, prototypes, names=None):
         """Cosines (n, k) of checked X with prototypes (k, a) in raw units."""
-        if not len(self._varying):
+        if not len(self._space.varying):
             raise ValueError(
                 "no class can be told from another: every attribute has one value "
                 "over all training classes. Fit on classes that differ."
             )
-        space = self._to_space(np.asarray(prototypes))
-        zero = ~space.any(axis=1)
-        if zero.any():
-            which = np.flatnonzero(zero) if names is None else np.asarray(names)[zero]
-            raise ValueError(
-                f"prototypes {which[:5].tolist()} lie at the origin of the training "
-                "space (the mean of the training prototypes), so no direction leads "
-                "to them. Give these classes attributes that set them apart."
-            )
+        space = self._space.transform(np.asarray(prototypes))
+        self._space.check_directions(space, names)
         return prototype_scores(self._outputs(X), space)
 
     def _errors(self, X, S, group, n_classes):
         """Class by attribute mean squared error in the space of training."""
         errors = np.full((n_classes, S.shape[1]), np.nan, dtype=X.dtype)
-        if not n_classes or not len(self._varying):
+        if not n_classes or not len(self._space.varying):
             return errors
-        total = np.zeros((n_classes, len(self._varying)))
+        total = np.zeros((n_classes, len(self._space.varying)))
         for rows in gen_batches(len(X), PREDICT_ROWS):
-            output, target = self._outputs(X[rows]), self._to_space(S[rows])
+            output, target = self._outputs(X[rows]), self._space.transform(S[rows])
             if self._l2:
-                output, target = _unit(output), _unit(target)
+                output, target = unit_rows(output), unit_rows(target)
             np.add.at(total, group[rows], np.square(output - target))
         count = np.bincount(group, minlength=n_classes)
         present = np.flatnonzero(count)
-        errors[np.ix_(present, self._varying)] = total[present] / count[present, None]
+        errors[np.ix_(present, self._space.varying)] = (
+            total[present] / count[present, None]
+        )
         return errors
 
     def __sklearn_is_fitted__(self):
@@ -929,38 +928,6 @@ class ReZSLRegressor(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
-
-
-def resolve_device(name, dtype):
-    """The torch device that a `device` parameter means, or a sentence."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {name!r}."
-        ) from None
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type, 0)
-    if (device.index or 0) >= count:
-        raise ValueError(
-            f"device={name!r} was asked for, but torch finds no such device here; "
-            "use 'auto' or 'cpu'."
-        )
-    if device.type == "mps" and dtype == np.float64:
-        raise ValueError(
-            "device='mps' knows no float64; give X in float32, or use device='cpu'."
-        )
-    return device
-
-
-def _unit(rows):
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)
 
 
 def _append_new(table, group, n_known):

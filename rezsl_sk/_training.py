@@ -106,9 +106,15 @@ def make_optimizer(solver, head, objective, *, learning_rate, momentum, weight_d
         groups.append({"params": own, "weight_decay": 0.0})
     if solver == "sgd":
         return torch.optim.SGD(
-            groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+            groups,
+            lr=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            fused=True,
         )
-    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.AdamW(
+        groups, lr=learning_rate, weight_decay=weight_decay, fused=True
+    )
 
 
 def make_schedule(optimizer, learning_rate, n_steps):
@@ -257,6 +263,38 @@ class Stopping:
             self.best = score
             self.weights = copy.deepcopy(head.state_dict())
         return self.waited >= self.patience
+
+
+def auto_batch_size(n):
+    """256 rows, less for small data, so that an epoch has at least 16 steps."""
+    return max(1, min(256, n // 16))
+
+
+def resolve_device(name, dtype):
+    """The torch device that a `device` parameter means, or a sentence."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {name!r}."
+        ) from None
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device={name!r} was asked for, but torch finds no such device here; "
+            "use 'auto' or 'cpu'."
+        )
+    if device.type == "mps" and dtype == np.float64:
+        raise ValueError(
+            "device='mps' knows no float64; give X in float32, or use device='cpu'."
+        )
+    return device
 
 
 def as_tensor(array, device):

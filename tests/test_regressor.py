@@ -148,7 +148,9 @@ def test_reweighting_evens_out_the_attribute_errors():
             learning_rate_init=1e-2,
             random_state=0,
         ).fit(X, S)
-        report = imbalance_report(reg._to_space(S), reg._to_space(reg.predict(X)))
+        report = imbalance_report(
+            reg._space.transform(S), reg._space.transform(reg.predict(X))
+        )
         variation[loss] = report.attribute_variation
     assert variation["remse"] < 0.85 * variation["mse"]
 
@@ -195,7 +197,9 @@ def test_constant_attributes_take_no_part_and_are_predicted(data, X_S):
 def test_error_matrix_is_the_training_error(X_S):
     X, S = X_S
     reg = quick().fit(X, S)
-    report = imbalance_report(reg._to_space(S), reg._to_space(reg.predict(X)))
+    report = imbalance_report(
+        reg._space.transform(S), reg._space.transform(reg.predict(X))
+    )
     np.testing.assert_allclose(reg.error_matrix_, report.error, rtol=1e-3)
     np.testing.assert_array_equal(
         reg.prototypes_, np.unique(S.astype(np.float32), axis=0)

@@ -1,0 +1,133 @@
+"""Spaces of training: how features and attributes are scaled before a model sees them.
+
+Both are fitted on training data alone and then frozen; every estimator of the
+library uses these two.
+"""
+
+import numpy as np
+from sklearn.utils import gen_batches
+
+BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
+
+
+def unit_rows(rows):
+    """Rows divided by their length; rows of zeros stay."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
+
+
+class FeatureScaling:
+    """Features (n, d) to features of size about 1.
+
+    Parameters
+    ----------
+    how : {"standard", "l2"} or None
+        "standard": mean 0 and standard deviation 1 per feature. "l2": centred,
+        then each row brought to the length sqrt(d). None: as given.
+
+    Attributes
+    ----------
+    offset, scale : ndarrays of shape (d,)
+        Mean and divisor per feature.
+    """
+
+    def __init__(self, how):
+        self.how = how
+
+    def fit(self, X):
+        """Learn the statistics of X (n, d)."""
+        d = X.shape[1]
+        offset, scale = np.zeros(d), np.ones(d)
+        if self.how is not None:
+            offset = X.mean(axis=0, dtype=np.float64)
+        if self.how == "standard":
+            square = np.zeros(d)
+            for rows in gen_batches(len(X), BLOCK_ROWS):
+                square += np.square(X[rows] - offset).sum(axis=0)
+            scale = np.sqrt(square / len(X))
+            # Differences at the level of rounding are no differences.
+            noise = 10 * np.finfo(X.dtype).eps * np.abs(offset)
+            scale[scale <= noise] = 1
+        self.offset, self.scale = offset.astype(X.dtype), scale.astype(X.dtype)
+        return self
+
+    def transform(self, X):
+        """X (n, d) scaled, in its own precision; X itself where nothing is done."""
+        if self.how is None:
+            return X
+        # Beyond the range of float32 the loss is not finite, which is reported.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._scaled(X - self.offset)
+
+    def _scaled(self, X):
+        if self.how == "standard":
+            X /= self.scale
+        else:
+            length = np.linalg.norm(X, axis=1, keepdims=True)
+            X *= np.sqrt(X.shape[1]).astype(X.dtype) / np.where(length > 0, length, 1)
+        return X
+
+
+class AttributeSpace:
+    """Attributes (k, a) in raw units to the space of training (k, a') and back.
+
+    Parameters
+    ----------
+    how : {"standard", "center", "l2"} or None
+        "standard": mean 0 and standard deviation 1 over the seen prototypes,
+        one vote per class; "center": mean 0; "l2": as given, lengths are the
+        business of whoever compares; None: as given.
+
+    Attributes
+    ----------
+    offset, scale : ndarrays of shape (a,)
+        The space is (S - offset) / scale.
+
+    varying, constant : ndarrays of int
+        Attributes that differ over the prototypes, and those that do not: they
+        carry no signal and are not part of the space.
+    """
+
+    def __init__(self, how):
+        self.how = how
+
+    def fit(self, prototypes):
+        """Learn the statistics of the seen prototypes (K, a)."""
+        wide = prototypes.astype(np.float64)
+        spread = np.ptp(wide, axis=0)
+        # Differences at the level of rounding are no differences.
+        noise = 10 * np.finfo(prototypes.dtype).eps * np.abs(wide).max(axis=0)
+        self.constant = np.flatnonzero(spread <= noise)
+        self.varying = np.flatnonzero(spread > noise)
+        offset, scale = np.zeros(wide.shape[1]), np.ones(wide.shape[1])
+        if self.how in ("standard", "center"):
+            offset = wide.mean(axis=0)
+        if self.how == "standard":
+            scale[self.varying] = wide[:, self.varying].std(axis=0)
+        offset[self.constant] = wide[0, self.constant]
+        self.offset = offset.astype(prototypes.dtype)
+        self.scale = scale.astype(prototypes.dtype)
+        return self
+
+    def transform(self, S):
+        """Attributes (k, a) in raw units as rows of the space (k, a')."""
+        keep = self.varying
+        space = (S[:, keep] - self.offset[keep]) / self.scale[keep]
+        return space.astype(self.offset.dtype, copy=False)
+
+    def inverse_transform(self, space):
+        """The inverse of `transform`, constant attributes filled in."""
+        S = np.tile(self.offset, (len(space), 1))
+        S[:, self.varying] += space * self.scale[self.varying]
+        return S
+
+    def check_directions(self, space, names=None):
+        """Refuse rows of zeros (k, a'): no cosine leads to them."""
+        zero = ~space.any(axis=1)
+        if zero.any():
+            which = np.flatnonzero(zero) if names is None else np.asarray(names)[zero]
+            raise ValueError(
+                f"prototypes {which[:5].tolist()} lie at the origin of the training "
+                "space (the mean of the training prototypes), so no direction leads "
+                "to them. Give these classes attributes that set them apart."
+            )
