@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._regressor import PREDICT_ROWS, ReZSLRegressor
+from ._repr import TableReprMixin
 from ._tables import check_names, check_table, distinct_rows
 from .decoding import stack_calibrated
 from .metrics import seen_unseen_curve
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     import pandas
 
 
-class ZeroShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class ZeroShotClassifier(
+    TableReprMixin, CallbackSupportMixin, ClassifierMixin, BaseEstimator
+):
     """Names classes, also those it has no example of, by their attributes.
 
     A :class:`ReZSLRegressor` predicts attributes; the class with the nearest
