@@ -820,26 +820,24 @@ class AttributeErrorDisplay:
 
     def _plot_values(self, ax, name, kwargs):
         value, error = self.report.prototypes.ravel(), self.report.error.ravel()
+        # Means of ten equal parts: what the cloud hides.
+        parts = np.array_split(np.argsort(value, kind="stable"), min(10, len(value)))
+        middle = [value[part].mean() for part in parts]
+        height = [error[part].mean() for part in parts]
+        # All but the farthest entries are shown; the numbers are of all.
+        top = max(np.percentile(error, 99.5), *height) * 1.08 or 1.0
         ax = _axes(ax, self, figsize=(5.4, 4.2))
         if len(value) > 5000:
-            style = {
-                "gridsize": 45,
-                "bins": "log",
-                "mincnt": 1,
-                "cmap": HEAT,
-                "lw": 0.1,
-            }
+            style = {"gridsize": 45, "bins": "log", "mincnt": 1, "cmap": HEAT}
+            style |= {"lw": 0.1, "extent": (value.min(), value.max(), 0, top)}
             self.line_ = ax.hexbin(value, error, **{**style, **kwargs})
             colorbar = ax.figure.colorbar(self.line_, ax=ax)
             colorbar.set_label("entries (class × attribute)")
         else:
             style = {"s": 9, "color": PALETTE[0], "alpha": 0.45, "lw": 0}
             self.line_ = ax.scatter(value, error, **{**style, **kwargs})
-        # Means of ten equal parts: what the cloud hides.
-        parts = np.array_split(np.argsort(value, kind="stable"), min(10, len(value)))
-        middle = [value[part].mean() for part in parts]
-        height = [error[part].mean() for part in parts]
-        ax.plot(middle, height, "-o", color=WRONG, mec="white", label="mean of a tenth")
+        style = {"color": WRONG, "mec": "white", "label": "mean of a tenth"}
+        ax.plot(middle, height, "-o", **style)
         ax.legend(loc="best", fontsize=8)
         varies = np.ptp(value) > 0 and np.ptp(error) > 0
         self.pearson_ = float(np.corrcoef(value, error)[0, 1]) if varies else np.nan
@@ -854,8 +852,7 @@ class AttributeErrorDisplay:
             xlabel="attribute value of the class (units of the comparison)",
             ylabel="mean squared error",
         )
-        # The tenths and all but the farthest entries; these are in the numbers.
-        ax.set_ylim(0, max(np.percentile(error, 99.5), *height) * 1.08 or 1)
+        ax.set_ylim(0, top)
         return _drawn(self, ax)
 
 
