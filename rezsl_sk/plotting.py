@@ -27,6 +27,7 @@ from ._views import (
     regressor_of,
     rows_of,
     score_view,
+    varying,
 )
 from .decoding import nearest_prototype
 from .metrics import (
@@ -989,6 +990,9 @@ class WeightDisplay:
         error = regressor.error_matrix_[:, kept]
         known = ~np.isnan(error).any(axis=1)
         classes = np.arange(len(error)) if final is regressor else final.classes_
+        curve = getattr(regressor, "weight_curve_", None)
+        if curve is not None:
+            curve = curve[:, varying(regressor)]
         display = cls(
             weight=_remse_weights(
                 error[known],
@@ -998,7 +1002,7 @@ class WeightDisplay:
             ),
             classes=classes[known],
             attribute_names=names,
-            weight_curve=getattr(regressor, "weight_curve_", None),
+            weight_curve=curve,
         )
         return display.plot(ax, kind=kind, **kwargs)
 
