@@ -15,7 +15,6 @@ once, at the end.
 import argparse
 import csv
 import importlib.util
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
 from rezsl_sk.metrics import gzsl_report, mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
+from rezsl_sk.plotting import AnswerGridDisplay
 
 GRID = {
     "zeroshotclassifier__regressor__hidden_layer_sizes": [(512,), (2048,)],
@@ -113,8 +113,12 @@ def main():
         print(f"seed {seed}: " + line(figures[-1]))
         if seed == 0:
             figure = args.out / "emoji_answers.png"
-            folder = args.emoji / "images"
-            draw(figure, folder, paths[test_unseen], y[test_unseen], answers)
+            AnswerGridDisplay.from_predictions(
+                y[test_unseen],
+                answers,
+                paths=paths[test_unseen],
+                root=args.emoji / "images",
+            ).figure_.savefig(figure, dpi=130)
     print("mean:   " + line(np.mean(figures, axis=0)))
     print(f"chance: T1 {1 / len(unseen):.4f} ({len(unseen)} unseen classes)")
     print(f"Right and wrong answers of seed 0: {figure}")
@@ -135,53 +139,6 @@ def generalised(model, X, y, test_unseen, test_seen):
     column = {name: i for i, name in enumerate(classes)}
     truth = [column[name] for name in y[rows]]
     return gzsl_report(truth, scores, seen, penalty=classifier.seen_penalty_)
-
-
-def draw(path, folder, pictures, truth, answer, rows=3, columns=8):
-    """Right answers above, wrong ones below beside what they were taken for."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # a file is all that is wanted
-    import matplotlib.pyplot as plt
-
-    rng = np.random.default_rng(0)
-    order = rng.permutation(len(pictures))
-    # One picture of a class, so that the page shows many classes.
-    order = order[np.sort(np.unique(truth[order], return_index=True)[1])]
-    right = truth[order] == answer[order]
-    shown = [order[right][: rows * columns], order[~right][: rows * columns]]
-    plt.rcParams["font.size"] = 8
-    page = plt.figure(figsize=(1.3 * columns, 1.65 * 2 * rows + 1.2))
-    share = np.mean(truth == answer)
-    parts = page.subfigures(2, 1)
-    titles = (
-        f"Never seen in training, named rightly among {len(np.unique(truth))} "
-        f"({share:.0%} of {len(truth)} pictures)",
-        "Named wrongly: the picture, small what it was taken for, and its true name",
-    )
-    for part, title, chosen in zip(parts, titles, shown, strict=True):
-        part.suptitle(title, fontsize=11, x=0.02, ha="left", weight="bold")
-        axes = part.subplots(rows, columns).ravel()
-        part.subplots_adjust(0.01, 0.09, 0.98, 0.86, hspace=0.7, wspace=0.25)
-        for axis in axes:
-            axis.set_axis_off()
-        for axis, i in zip(axes, chosen, strict=False):
-            axis.imshow(plt.imread(folder / pictures[i]))
-            good = truth[i] == answer[i]
-            axis.set_title(short(answer[i]), color="green" if good else "firebrick")
-            if not good:
-                twin = axis.inset_axes([0.68, 0.0, 0.42, 0.42])
-                twin.imshow(plt.imread(folder / pictures[truth == answer[i]][0]))
-                twin.set(xticks=[], yticks=[])
-                for edge in twin.spines.values():
-                    edge.set_color("firebrick")
-                axis.text(0, -0.06, short(truth[i]), transform=axis.transAxes, va="top")
-    page.savefig(path, dpi=130)
-    plt.close(page)
-
-
-def short(name):
-    return "\n".join(textwrap.wrap(name.replace("_", " "), 16)[:2])
 
 
 if __name__ == "__main__":
