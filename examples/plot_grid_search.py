@@ -14,13 +14,14 @@ lead to the wrong settings. Here both ways are taken, side by side.
 # -----------------
 #
 # ``S`` has one row for each training sample: the attributes of its class. With the
-# regressor there are no labels at all.
+# regressor there are no labels at all. Features are brought to a common scale inside
+# (``feature_scaling``); what else should happen to them goes in front, here a PCA.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
 
 from rezsl_sk import ReZSLRegressor
 from rezsl_sk.datasets import load_digits_zero_shot
@@ -29,10 +30,15 @@ from rezsl_sk.model_selection import ClassShuffleSplit, zero_shot_scorer
 
 digits = load_digits_zero_shot()
 X, S = digits.X[digits.trainval], digits.attributes[digits.labels[digits.trainval]]
-pipeline = make_pipeline(StandardScaler(), ReZSLRegressor(max_iter=10, random_state=0))
+pipeline = Pipeline(
+    [
+        ("reduce", "passthrough"),
+        ("regressor", ReZSLRegressor((128,), max_iter=10, random_state=0)),
+    ]
+)
 grid = {
-    "rezslregressor__hidden_layer_sizes": [(), (128,)],
-    "rezslregressor__classification_weight": [0.0, 1.0, 10.0],
+    "reduce": ["passthrough", PCA(32)],
+    "regressor__classification_weight": [0.0, 1.0, 10.0],
 }
 
 # %%
@@ -66,7 +72,7 @@ def unseen_accuracy(model):
 
 
 for title, search in [("rows", by_rows), ("classes", by_classes)]:
-    chosen = {k.split("__")[1]: v for k, v in search.best_params_.items()}
+    chosen = {k.split("__")[-1]: v for k, v in search.best_params_.items()}
     accuracy = unseen_accuracy(search.best_estimator_)
     print(f"folds of {title}: {chosen}")
     print(f"  estimate {search.best_score_:.3f}, on unseen digits {accuracy:.3f}")
@@ -76,15 +82,21 @@ for title, search in [("rows", by_rows), ("classes", by_classes)]:
 # -------------------------
 #
 # For this page only, every setting is also tried on the unseen digits: nothing is
-# chosen by it. Folds of rows promise nearly everything and rate the settings by how
-# well *seen* digits are told apart. Folds of classes come close to the truth, and
-# their order is nearly the true one.
+# chosen by it. Folds of rows promise nearly everything for every setting, for they
+# measure how well *seen* digits are told apart, and rate the settings by that. Folds of
+# classes ask the right question. With seven classes their answer is rough, and the
+# setting they choose need not be the best one for just these three digits; with more
+# classes it gets better. The same question, roughly answered, beats a precise answer to
+# another.
 
 settings = by_rows.cv_results_["params"]
 truth = []
 for setting in settings:
     model = pipeline.set_params(**setting).fit(X, S)
     truth.append(unseen_accuracy(model))
+for title, search in [("rows", by_rows), ("classes", by_classes)]:
+    error = np.abs(search.cv_results_["mean_test_score"] - truth).mean()
+    print(f"folds of {title} are wrong by {error:.3f} on average")
 
 figure, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
 order = np.argsort(truth)
@@ -101,13 +113,15 @@ ax.plot(np.array(truth)[order], place, "kx", label="on the unseen digits")
 ax.axvline(1 / 3, color="grey", lw=1, ls=":", label="guessing among three")
 names = [
     "{}, classification_weight {}".format(
-        "linear" if not s["rezslregressor__hidden_layer_sizes"] else "hidden layer",
-        s["rezslregressor__classification_weight"],
+        "pixels" if s["reduce"] == "passthrough" else "32 components",
+        s["regressor__classification_weight"],
     )
     for s in settings
 ]
 ax.set_yticks(place, np.array(names)[order])
 ax.set(xlim=(0.3, 1), xlabel="accuracy (mean over classes)")
-ax.legend(fontsize=8, loc="center", bbox_to_anchor=(0.68, 0.5))
+figure.legend(
+    *ax.get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=2
+)
 ax.set_title("circled: what each search chooses", fontsize=10)
 plt.show()

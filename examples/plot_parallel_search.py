@@ -28,8 +28,6 @@ import numpy as np
 import torch
 from scipy.stats import loguniform
 from sklearn.model_selection import RandomizedSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from rezsl_sk import ReZSLRegressor
 from rezsl_sk.datasets import make_zero_shot
@@ -45,11 +43,11 @@ S = data.attributes[data.labels[data.trainval]]
 def search(n_jobs):
     """Six random settings on three folds of classes."""
     return RandomizedSearchCV(
-        make_pipeline(StandardScaler(), ReZSLRegressor(max_iter=8, random_state=0)),
+        ReZSLRegressor(max_iter=8, random_state=0),
         {
-            "rezslregressor__learning_rate_init": loguniform(1e-3, 1e-2),
-            "rezslregressor__classification_weight": loguniform(0.1, 10),
-            "rezslregressor__hidden_layer_sizes": [(), (256,)],
+            "learning_rate_init": loguniform(1e-3, 1e-2),
+            "classification_weight": loguniform(0.1, 10),
+            "hidden_layer_sizes": [(), (256,)],
         },
         n_iter=6,
         cv=ClassKFold(3),

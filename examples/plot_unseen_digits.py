@@ -28,14 +28,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
 from rezsl_sk.datasets import load_digits_zero_shot
 from rezsl_sk.feature_cache import FeatureCache
-from rezsl_sk.metrics import gzsl_report, mean_per_class_accuracy, seen_unseen_curve
+from rezsl_sk.metrics import harmonic_mean, mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassShuffleSplit, zero_shot_scorer
+from rezsl_sk.plotting import SeenUnseenCurveDisplay
 
 BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind eyes too
 parser = argparse.ArgumentParser(description="name digits never seen")
@@ -77,21 +76,19 @@ print(
 # Losses and weights of the classification term are compared on splits that hold out
 # three of the seven seen digits.
 
-classifier = ZeroShotClassifier(
-    ReZSLRegressor(random_state=0),
-    class_attributes=(cache.classes, cache.class_attributes),
-)
-step = "zeroshotclassifier__regressor__"
 search = GridSearchCV(
-    make_pipeline(StandardScaler(), classifier),
+    ZeroShotClassifier(
+        ReZSLRegressor(random_state=0),
+        class_attributes=(cache.classes, cache.class_attributes),
+    ),
     {
-        f"{step}loss": ["mse", "remse"],
-        f"{step}classification_weight": [0.1, 1.0],
+        "regressor__loss": ["mse", "remse"],
+        "regressor__classification_weight": [0.1, 1.0],
     },
     cv=ClassShuffleSplit(6, test_size=3),
     scoring=zero_shot_scorer,
 ).fit(X[train], y[train])
-chosen = {name[len(step) :]: v for name, v in search.best_params_.items()}
+chosen = {k.removeprefix("regressor__"): v for k, v in search.best_params_.items()}
 print(
     f"Chosen on {search.n_splits_} splits that hold out 3 of the 7 seen digits: "
     f"{chosen}\n(held-out digits named right: {search.best_score_:.3f}).\n"
@@ -104,12 +101,12 @@ print(
 # Fitted again on all seen digits with the settings chosen. The regressor names a
 # sample by the nearest of the prototypes it is given.
 
-model = clone(search.best_estimator_)
-model.set_params(zeroshotclassifier__seen_penalty="auto").fit(X[train], y[train])
-scaled, final = model[:-1], model[-1]
-regressor, prototypes = final.regressor_, digits.attributes[digits.unseen_classes]
-named = regressor.predict(
-    scaled.transform(X[test_unseen]), prototypes=prototypes, classes=unseen
+model = clone(search.best_estimator_).set_params(seen_penalty="auto")
+model.fit(X[train], y[train])
+named = model.regressor_.predict(
+    X[test_unseen],
+    prototypes=digits.attributes[digits.unseen_classes],
+    classes=unseen,
 )
 truth = y[test_unseen]
 T1 = mean_per_class_accuracy(truth, named)
@@ -130,72 +127,34 @@ for name in unseen:
 # Seen digits compete too; the seen penalty, chosen on seen digits, balances them.
 
 rows = np.concatenate([test_seen, test_unseen])
-seen = np.isin(final.candidates_, final.classes_)
-penalty = final.seen_penalty_
-scores = model.decision_function(X[rows])
-scores = scores + np.where(seen, np.float32(penalty), 0)  # without the penalty
-column = np.array([final.candidates_.tolist().index(name) for name in y[rows]])
+display = SeenUnseenCurveDisplay.from_estimator(model, X[rows], y[rows])
 print(
     f"\nNamed among all ten ({len(test_seen)} held-out samples of seen digits and "
-    f"{len(test_unseen)} of unseen ones):\n\n"
-    "seen penalty                   unseen U   seen S     H     AUSUC"
+    f"{len(test_unseen)} of unseen ones; AUSUC {display.curve.ausuc:.3f}):\n\n"
+    "seen penalty                   unseen U   seen S       H"
 )
-for label, value in [("none", 0.0), ("chosen on seen digits", penalty)]:
-    report = gzsl_report(column, scores, seen, penalty=value)
-    print(
-        f"{label:<22} {value:7.3f} {report.U:9.3f} {report.S:8.3f} "
-        f"{report.H:7.3f} {report.AUSUC:8.3f}"
-    )
+for label, value in [("none", 0.0), ("chosen on seen digits", model.seen_penalty_)]:
+    S, U = display.curve.at(value)
+    H = harmonic_mean(S, U)
+    print(f"{label:<22} {value:7.3f} {U:9.3f} {S:8.3f} {H:7.3f}")
 
 # %%
 # Looked at
 # ---------
+#
+# Digits never seen in training, with the name given.
 
-
-def draw(path, X, truth, named, unseen, curve, penalty, T1):
-    """Left: digits under the names they were given. Right: seen-unseen curve."""
-    per_row = 12
-    figure = plt.figure(figsize=(12, 4.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[2, 1])
-    left.suptitle(
-        f"digits never seen in training, with the name given ({T1:.0%} right)"
-    )
-    axes = left.subplots(len(unseen), per_row)
-    rng = np.random.default_rng(0)
-    for line, name in zip(axes, unseen, strict=True):
-        shown = rng.choice(np.flatnonzero(truth == name), per_row, replace=False)
-        for ax, i in zip(line, shown, strict=True):
-            ax.imshow(X[i].reshape(8, 8), cmap="gray_r")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            right_answer = named[i] == name
-            ax.set_title(
-                named[i] if right_answer else f"{named[i]} ✗",
-                fontsize=9,
-                color=BLUE if right_answer else ORANGE,
-            )
-        line[0].set_ylabel(name, fontsize=11)
-
-    ax = right.subplots()
-    ax.plot(curve.unseen, curve.seen, color=BLUE, label=f"AUSUC {curve.ausuc:.2f}")
-    S, U = curve.at(0.0)
-    ax.plot(U, S, "s", color="black", label="no penalty")
-    S, U = curve.at(penalty)
-    ax.plot(U, S, "o", color=ORANGE, label=f"penalty {penalty:.2f}, from seen digits")
-    ax.set(
-        xlabel="accuracy on unseen digits",
-        ylabel="accuracy on seen digits",
-        title="named among all ten",
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
-        aspect="equal",
-    )
-    ax.legend(loc="lower left", fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
-figure = out / "unseen_digits.png"
-curve = seen_unseen_curve(column, scores, seen)
-draw(figure, X[test_unseen], truth, named, unseen, curve, penalty, T1)
-print(f"\nFeature cache: {path}\nFigure: {figure}")
+figure, axes = plt.subplots(len(unseen), 14, figsize=(12, 3.4), layout="constrained")
+rng = np.random.default_rng(0)
+for line, name in zip(axes, unseen, strict=True):
+    line[0].set_ylabel(name, fontsize=11)
+    shown = rng.choice(np.flatnonzero(truth == name), len(line), replace=False)
+    for ax, i in zip(line, shown, strict=True):
+        ax.imshow(X[test_unseen[i]].reshape(8, 8), cmap="gray_r")
+        good = named[i] == name
+        title, colour = (named[i], BLUE) if good else (f"{named[i]} ✗", ORANGE)
+        ax.set_title(title, fontsize=9, color=colour)
+        ax.set(xticks=[], yticks=[])
+figure.savefig(out / "unseen_digits.png", dpi=120)
+print(f"\nFeature cache: {path}\nFigure: {out / 'unseen_digits.png'}")
 plt.show()

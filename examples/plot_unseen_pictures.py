@@ -32,12 +32,11 @@ from PIL import Image, ImageChops, ImageDraw
 from rezsl_features import extract_features
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
-from rezsl_sk.metrics import gzsl_report, mean_per_class_accuracy, seen_unseen_curve
+from rezsl_sk import ReZSLRegressor, ZeroShotClassifier, report
+from rezsl_sk.metrics import harmonic_mean, mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
+from rezsl_sk.plotting import SeenUnseenCurveDisplay
 
 COLOURS = {
     "red": (205, 45, 45),
@@ -173,20 +172,18 @@ train = np.setdiff1d(of_seen, test_seen)
 # Two losses, with and without a hidden layer. ``ClassKFold`` keeps all pictures of a
 # class on one side.
 
-model = make_pipeline(
-    StandardScaler(),
+search = GridSearchCV(
     ZeroShotClassifier(
         ReZSLRegressor(random_state=0), class_attributes=(classes, table)
     ),
-)
-step = "zeroshotclassifier__regressor__"
-search = GridSearchCV(
-    model,
-    {f"{step}loss": ["mse", "remse"], f"{step}hidden_layer_sizes": [(), (512,)]},
+    {
+        "regressor__loss": ["mse", "remse"],
+        "regressor__hidden_layer_sizes": [(), (512,)],
+    },
     cv=ClassKFold(3),
     scoring=zero_shot_scorer,
 ).fit(X[train], y[train])
-chosen = {name[len(step) :]: v for name, v in search.best_params_.items()}
+chosen = {k.removeprefix("regressor__"): v for k, v in search.best_params_.items()}
 print(
     f"Chosen on folds that hold out 10 of the 30 seen classes: {chosen}\n"
     f"(pictures of held-out classes named right: {search.best_score_:.3f}).\n"
@@ -199,14 +196,11 @@ print(
 # Fitted again on all seen classes. A wrong answer usually shares two of the three
 # attributes with the right one.
 
-model = clone(search.best_estimator_)
-model.set_params(zeroshotclassifier__seen_penalty="auto").fit(X[train], y[train])
-final = model[-1]
+model = clone(search.best_estimator_).set_params(seen_penalty="auto")
+model.fit(X[train], y[train])
 truth = y[test_unseen]
-named = final.regressor_.predict(
-    model[:-1].transform(X[test_unseen]),
-    prototypes=table[N_SEEN:],
-    classes=unseen,
+named = model.regressor_.predict(
+    X[test_unseen], prototypes=table[N_SEEN:], classes=unseen
 )
 T1 = mean_per_class_accuracy(truth, named)
 print(
@@ -227,76 +221,57 @@ for name in unseen:
 # Seen classes compete too. Without a penalty they win too often.
 
 rows = np.concatenate([test_seen, test_unseen])
-of_seen = np.isin(final.candidates_, final.classes_)
-penalty = final.seen_penalty_
-scores = model.decision_function(X[rows])
-scores = scores + np.where(of_seen, np.float32(penalty), 0)  # without the penalty
-number = {name: k for k, name in enumerate(final.candidates_)}
-column = np.array([number[name] for name in y[rows]])
+display = SeenUnseenCurveDisplay.from_estimator(model, X[rows], y[rows])
 print(
     f"\nNamed among all {len(classes)} ({len(test_seen)} held-out pictures of seen "
-    f"classes and {len(test_unseen)} of unseen ones):\n\n"
-    "seen penalty                    unseen U   seen S       H    AUSUC"
+    f"classes and {len(test_unseen)} of unseen ones; AUSUC "
+    f"{display.curve.ausuc:.3f}):\n\n"
+    "seen penalty                    unseen U   seen S       H"
 )
-for label, value in [("none", 0.0), ("chosen on seen classes", penalty)]:
-    report = gzsl_report(column, scores, of_seen, penalty=value)
-    print(
-        f"{label:<23} {value:7.3f} {report.U:9.3f} {report.S:8.3f} "
-        f"{report.H:7.3f} {report.AUSUC:8.3f}"
-    )
-curve = seen_unseen_curve(column, scores, of_seen)
+for label, value in [("none", 0.0), ("chosen on seen classes", model.seen_penalty_)]:
+    S, U = display.curve.at(value)
+    H = harmonic_mean(S, U)
+    print(f"{label:<23} {value:7.3f} {U:9.3f} {S:8.3f} {H:7.3f}")
 
 # %%
 # Looked at
 # ---------
+#
+# A column for each class never seen; below a picture its name, where it is wrong.
 
+per_class = 5
+figure, axes = plt.subplots(
+    per_class, len(unseen), figsize=(14, 7.6), layout="constrained"
+)
+figure.suptitle(f"never seen in training: {T1:.0%} named rightly among {len(unseen)}")
+for column, name in zip(axes.T, unseen, strict=True):
+    column[0].set_title(name.replace(" ", "\n"), fontsize=10)
+    for ax, i in zip(column, np.flatnonzero(truth == name), strict=False):
+        ax.imshow(plt.imread(pictures / paths[test_unseen[i]]))
+        good = named[i] == name
+        ax.set_xlabel("" if good else f"✗ {named[i]}", fontsize=8, color=ORANGE)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(color=BLUE if good else ORANGE, linewidth=2)
+figure.savefig(out / "unseen_pictures.png", dpi=90)
 
-def draw_figure(path, files, truth, named, unseen, curve, penalty, T1):
-    """Left: pictures under the names they were given. Right: seen-unseen curve."""
-    per_row = 6
-    figure = plt.figure(figsize=(14, 12), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[2.1, 1])
-    left.suptitle(
-        f"classes never seen in training, with the name given ({T1:.0%} right)"
-    )
-    axes = left.subplots(len(unseen), per_row)
-    rng = np.random.default_rng(0)
-    for line, name in zip(axes, unseen, strict=True):
-        shown = rng.choice(np.flatnonzero(truth == name), per_row, replace=False)
-        for ax, i in zip(line, shown, strict=True):
-            ax.imshow(plt.imread(files[i]))
-            ax.set_xticks([])
-            ax.set_yticks([])
-            good = named[i] == name
-            ax.set_title(
-                named[i] if good else f"{named[i]} ✗",
-                fontsize=8,
-                color=BLUE if good else ORANGE,
-            )
-        line[0].set_ylabel(
-            name.replace(" ", "\n"), fontsize=9, rotation=0, ha="right", va="center"
-        )
+# %%
+# A page to hand on
+# -----------------
+#
+# ``report`` writes one HTML file, pictures included, that opens without network:
+# scores, figures, the hardest classes with what they are taken for and which attributes
+# tell them apart, and where everything comes from.
 
-    ax = right.subplots()
-    ax.plot(curve.unseen, curve.seen, color=BLUE, label=f"AUSUC {curve.ausuc:.2f}")
-    S, U = curve.at(0.0)
-    ax.plot(U, S, "s", color="black", label="no penalty")
-    S, U = curve.at(penalty)
-    ax.plot(U, S, "o", color=ORANGE, label=f"penalty {penalty:.2f}, from seen classes")
-    ax.set(
-        xlabel="accuracy on unseen classes",
-        ylabel="accuracy on seen classes",
-        title=f"named among all {N_SEEN + N_UNSEEN}",
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
-        aspect="equal",
-    )
-    ax.legend(loc="lower left", fontsize=8)
-    figure.savefig(path, dpi=90)
-
-
-figure = out / "unseen_pictures.png"
-files = [pictures / path for path in paths[test_unseen]]
-draw_figure(figure, files, truth, named, unseen, curve, penalty, T1)
-print(f"\nFeature cache: {out / 'pictures.h5'}\nFigure: {figure}")
+page = report(
+    model,
+    X[rows],
+    y[rows],
+    path=out / "unseen_pictures.html",
+    title="Pictures of forty classes, ten of them never seen",
+    attribute_names=ATTRIBUTES,
+    picture_paths=paths[rows],
+    picture_root=pictures,
+)
+print(f"\nFeature cache: {out / 'pictures.h5'}")
+print(f"Figure: {out / 'unseen_pictures.png'}\nReport: {page}")
 plt.show()

@@ -4,6 +4,7 @@ COURSE = [
     "plot_quickstart.py",
     "plot_grid_search.py",
     "plot_gzsl_calibration.py",
+    "plot_look_inside.py",
     "plot_unseen_digits.py",
     "plot_unseen_pictures.py",
     "plot_custom_backbone.py",
