@@ -68,4 +68,4 @@ $(VENV)/.docs: setup.py constraints.txt | $(VENV)/bin/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output examples/demo_output
-	rm -rf docs/_build docs/api docs/auto_examples docs/sg_execution_times.rst
+	rm -rf docs/_build docs/api docs/auto_examples

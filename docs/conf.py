@@ -57,14 +57,17 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/plot_",  # the others need data that is not here
     "within_subsection_order": "gallery_order.CourseOrder",
     "image_srcset": ["2x"],
+    "default_thumb_file": str(HERE / "_static" / "no_figure.png"),
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,  # its page would load scripts from a server
     "min_reported_time": 0,
     "abort_on_example_error": False,
     "only_warn_on_example_error": False,
     "doc_module": ("rezsl_sk", "rezsl_features"),
     "backreferences_dir": "auto_examples/backreferences",
     "show_signature": False,
+    "remove_config_comments": True,
     "reset_modules_order": "both",
     "reset_modules": ("matplotlib",),
 }
@@ -87,7 +90,8 @@ html_theme_options = {
     "header_links_before_dropdown": 7,
     "show_toc_level": 2,
 }
-html_sidebars = {"start": [], "faq": [], "changelog": []}
+# Pages that have none below them need no list of those.
+html_sidebars = {page: [] for page in ("start", "from_rezsl", "faq", "changelog")}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

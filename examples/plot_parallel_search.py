@@ -111,3 +111,24 @@ if __name__ == "__main__":
     )
     accuracy = mean_per_class_accuracy(data.y[data.test_unseen], named)
     print(f"unseen classes named right: {accuracy:.3f} (guessing: {1 / len(unseen)})")
+
+# %%
+# What was tried
+# --------------
+
+if __name__ == "__main__":
+    import matplotlib.pyplot as plt
+
+    tried = found.cv_results_
+    figure, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
+    dots = ax.scatter(
+        tried["param_learning_rate_init"].astype(float),
+        tried["param_classification_weight"].astype(float),
+        c=tried["mean_test_score"],
+        s=120,
+        cmap="cividis",
+    )
+    ax.set(xscale="log", yscale="log")
+    ax.set(xlabel="learning_rate_init", ylabel="classification_weight")
+    figure.colorbar(dots, label="accuracy on held-out classes")
+    plt.show()

@@ -144,6 +144,7 @@ for label, value in [("none", 0.0), ("chosen on seen digits", model.seen_penalty
 #
 # Digits never seen in training, with the name given.
 
+# sphinx_gallery_thumbnail_number = 2
 figure, axes = plt.subplots(len(unseen), 14, figsize=(12, 3.4), layout="constrained")
 rng = np.random.default_rng(0)
 for line, name in zip(axes, unseen, strict=True):

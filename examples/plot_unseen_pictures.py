@@ -239,6 +239,7 @@ for label, value in [("none", 0.0), ("chosen on seen classes", model.seen_penalt
 #
 # A column for each class never seen; below a picture its name, where it is wrong.
 
+# sphinx_gallery_thumbnail_number = 2
 per_class = 5
 figure, axes = plt.subplots(
     per_class, len(unseen), figsize=(14, 7.6), layout="constrained"
