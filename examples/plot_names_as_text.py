@@ -22,6 +22,7 @@ weights of all-MiniLM-L6-v2 (Apache-2.0), so nothing is fetched from a model hub
 import contextlib
 import itertools
 import os
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -174,8 +175,8 @@ for ax, name, phrase in zip(axes.ravel(), unseen, phrases, strict=True):
     ax.imshow(pictures[~is_seen][i])
     ax.set(xticks=[], yticks=[])
     right = named[i] == name
-    answer = phrases[unseen.tolist().index(named[i])]
+    answer = textwrap.fill(phrases[unseen.tolist().index(named[i])], 22)
     ax.set_title(answer, fontsize=8, color="#0072b2" if right else "#d55e00")
     if not right:
-        ax.set_xlabel(f"is {phrase}", fontsize=8)
+        ax.set_xlabel(textwrap.fill(f"is {phrase}", 22), fontsize=8)
 plt.show()

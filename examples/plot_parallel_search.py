@@ -128,7 +128,10 @@ if __name__ == "__main__":
         s=120,
         cmap="cividis",
     )
-    ax.set(xscale="log", yscale="log")
+    ax.set(xscale="log", yscale="log", xlim=(9e-4, 1.1e-2), ylim=(0.09, 11))
+    ax.set_xticks([0.001, 0.003, 0.01], ["0.001", "0.003", "0.01"])
+    ax.set_yticks([0.1, 1, 10], ["0.1", "1", "10"])
+    ax.minorticks_off()
     ax.set(xlabel="learning_rate_init", ylabel="classification_weight")
     figure.colorbar(dots, label="accuracy on held-out classes")
     plt.show()
