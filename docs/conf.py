@@ -1,6 +1,7 @@
 """How the documentation is built: ``make docs``. Nothing here needs the network."""
 
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -94,6 +95,18 @@ html_theme_options = {
 html_sidebars = {page: [] for page in ("start", "from_rezsl", "faq", "changelog")}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def show_report(app, error):
+    """Put the report that an example wrote beside the pages that link to it."""
+    report = HERE.parent / "examples" / "demo_output" / "unseen_pictures.html"
+    if error is None and report.exists():
+        shutil.copy(report, Path(app.outdir, "_static", "report.html"))
+
+
+def setup(app):
+    app.connect("build-finished", show_report)
+
 
 # Examples that end with plt.show() have nothing to show on.
 warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")

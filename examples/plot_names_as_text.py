@@ -74,7 +74,6 @@ y = np.repeat(classes, 12)
 pictures = np.array([draw(*name.split(), rng) for name in y], dtype=np.float32)
 X = pictures.reshape(len(y), -1)
 is_seen = ~np.isin(y, unseen)
-X = X - X[is_seen].mean(axis=0)
 print(f"{is_seen.sum()} pictures to learn from; unseen: {', '.join(unseen[:4])}, ...")
 
 # %%

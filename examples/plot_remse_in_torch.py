@@ -106,9 +106,9 @@ for name, loss in [("MSE", MSELoss()), ("ReMSE", ReMSELoss())]:
 #
 # The classes of each data set from the worst to the best under MSE, mean over the data
 # sets. Only the very worst classes gain, and little; the even picture comes mostly from
-# the easy classes, which lose more. That is what a re-weighting can do with a network of
-# limited room, and worth looking at on your own data before you call a model fairer. On
-# the right, how far the weights of the last data set spread during training.
+# the easy classes, which lose more. Worth looking at on your own data before you call a
+# model fairer. On the right, how far the weights of the last data set spread during
+# training.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
 order = np.argsort(-errors["MSE"], axis=1)
