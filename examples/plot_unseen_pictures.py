@@ -1,5 +1,6 @@
-"""From pictures to the names of classes never seen, from end to end
-=================================================================
+"""
+Your own pictures, from files to the names of unseen classes
+============================================================
 
 The script draws its own pictures: forty classes such as "red striped star", each
 a colour, a pattern and a shape. Thirty are seen in training. The other ten are
@@ -14,21 +15,28 @@ that hold out seen ones. Needs ``pip install "rezsl-sk[extract,demo,plot]"``; ru
 ``demo_output`` (or to ``--out FOLDER``).
 """
 
+# %%
+# Classes: a name is its attributes
+# ---------------------------------
+#
+# With classes of your own the table may come from a spreadsheet, an expert or a
+# lexicon: one row for each class, one column for each property that can be *seen*.
+
 import argparse
 import itertools
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 from rezsl_features import extract_features
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
-from rezsl_sk.metrics import gzsl_report, mean_per_class_accuracy, seen_unseen_curve
+from rezsl_sk import ReZSLRegressor, ZeroShotClassifier, report
+from rezsl_sk.metrics import harmonic_mean, mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
+from rezsl_sk.plotting import SeenUnseenCurveDisplay
 
 COLOURS = {
     "red": (205, 45, 45),
@@ -40,112 +48,28 @@ COLOURS = {
 PATTERNS = ("plain", "striped", "dotted")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 ATTRIBUTES = (*COLOURS, *PATTERNS, *SHAPES)
-N_SEEN, N_UNSEEN, PER_CLASS, SIDE = 30, 10, 20, 112
+N_SEEN, N_UNSEEN, PER_CLASS, SIDE = 30, 10, 12, 112
 BLUE, ORANGE = "#0072b2", "#d55e00"  # told apart by colour-blind eyes too
 
+parser = argparse.ArgumentParser(description="name pictures of classes never seen")
+parser.add_argument("--out", type=Path, default=Path("demo_output"))
+out = parser.parse_known_args()[0].out  # a notebook has arguments of its own
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("demo_output"))
-    out = parser.parse_args().out
+names = [" ".join(parts) for parts in itertools.product(COLOURS, PATTERNS, SHAPES)]
+rng = np.random.default_rng(0)
+classes = rng.permutation(names)[: N_SEEN + N_UNSEEN]
+table = np.array([[float(a in c.split()) for a in ATTRIBUTES] for c in classes])
+seen, unseen = classes[:N_SEEN], classes[N_SEEN:]
+print(
+    f"{len(seen)} classes seen in training, such as {', '.join(seen[:3])}.\n"
+    f"{len(unseen)} never seen, only described: {', '.join(unseen)}.\n"
+)
 
-    # ---- classes: a name is its attributes -----------------------------------
-    names = [" ".join(parts) for parts in itertools.product(COLOURS, PATTERNS, SHAPES)]
-    rng = np.random.default_rng(0)
-    classes = rng.permutation(names)[: N_SEEN + N_UNSEEN]
-    table = np.array([[float(a in c.split()) for a in ATTRIBUTES] for c in classes])
-    seen, unseen = classes[:N_SEEN], classes[N_SEEN:]
-    print(
-        f"{len(seen)} classes seen in training, such as {', '.join(seen[:3])}.\n"
-        f"{len(unseen)} never seen, only described: {', '.join(unseen)}.\n"
-    )
-
-    # ---- pictures to features, once: a second run finds them finished ---------
-    pictures = draw_pictures(out / "pictures", classes, rng)
-    cache = extract_features(
-        pictures,
-        "tf_efficientnet_lite0",
-        out / "pictures.h5",
-        weights="package:efficientnet-lite0",
-        class_attributes=(classes, table),
-        attribute_names=ATTRIBUTES,
-        engine="channels-last",
-        progress=True,
-    )
-    with cache:
-        X, y, paths = cache.X[:], cache.y, cache.paths
-    print(f"{len(X)} pictures of {len(np.unique(y))} classes, {X.shape[1]} features.\n")
-    test_unseen = np.flatnonzero(np.isin(y, unseen))
-    of_seen = np.flatnonzero(np.isin(y, seen))
-    test_seen = of_seen[::5]  # pictures of a class lie side by side
-    train = np.setdiff1d(of_seen, test_seen)
-
-    # ---- settings, on folds that hold out seen classes -------------------------
-    model = make_pipeline(
-        StandardScaler(),
-        ZeroShotClassifier(
-            ReZSLRegressor(random_state=0), class_attributes=(classes, table)
-        ),
-    )
-    step = "zeroshotclassifier__regressor__"
-    search = GridSearchCV(
-        model,
-        {f"{step}loss": ["mse", "remse"], f"{step}hidden_layer_sizes": [(), (512,)]},
-        cv=ClassKFold(3),
-        scoring=zero_shot_scorer,
-    ).fit(X[train], y[train])
-    chosen = {name[len(step) :]: v for name, v in search.best_params_.items()}
-    print(
-        f"Chosen on folds that hold out 10 of the 30 seen classes: {chosen}\n"
-        f"(pictures of held-out classes named right: {search.best_score_:.3f}).\n"
-    )
-
-    # ---- among the unseen classes only -----------------------------------------
-    model = clone(search.best_estimator_)
-    model.set_params(zeroshotclassifier__seen_penalty="auto").fit(X[train], y[train])
-    final = model[-1]
-    truth = y[test_unseen]
-    named = final.regressor_.predict(
-        model[:-1].transform(X[test_unseen]),
-        prototypes=table[N_SEEN:],
-        classes=unseen,
-    )
-    T1 = mean_per_class_accuracy(truth, named)
-    print(
-        f"{len(truth)} pictures of the unseen classes, named among these "
-        f"{len(unseen)}: {T1:.3f} right (mean over classes; guessing gives "
-        f"{1 / len(unseen):.3f})."
-    )
-    for name in unseen:
-        answers, counts = np.unique(named[truth == name], return_counts=True)
-        best = np.argsort(-counts, kind="stable")
-        parts = ", ".join(f"{counts[i]} x {answers[i]}" for i in best)
-        print(f"    {name:>22} was named: {parts}")
-
-    # ---- among all classes: generalised zero-shot learning ---------------------
-    rows = np.concatenate([test_seen, test_unseen])
-    of_seen = np.isin(final.candidates_, final.classes_)
-    penalty = final.seen_penalty_
-    scores = model.decision_function(X[rows])
-    scores = scores + np.where(of_seen, np.float32(penalty), 0)  # without the penalty
-    number = {name: k for k, name in enumerate(final.candidates_)}
-    column = np.array([number[name] for name in y[rows]])
-    print(
-        f"\nNamed among all {len(classes)} ({len(test_seen)} held-out pictures of seen "
-        f"classes and {len(test_unseen)} of unseen ones):\n\n"
-        "seen penalty                    unseen U   seen S       H    AUSUC"
-    )
-    for label, value in [("none", 0.0), ("chosen on seen classes", penalty)]:
-        report = gzsl_report(column, scores, of_seen, penalty=value)
-        print(
-            f"{label:<23} {value:7.3f} {report.U:9.3f} {report.S:8.3f} "
-            f"{report.H:7.3f} {report.AUSUC:8.3f}"
-        )
-    curve = seen_unseen_curve(column, scores, of_seen)
-    figure = out / "unseen_pictures.png"
-    files = [pictures / path for path in paths[test_unseen]]
-    draw_figure(figure, files, truth, named, unseen, curve, penalty, T1)
-    print(f"\nFeature cache: {out / 'pictures.h5'}\nFigure: {figure}")
+# %%
+# Pictures in folders, one for each class
+# ---------------------------------------
+#
+# They vary in place, size, turn and tone. Skip this cell if you have your own.
 
 
 def draw_pictures(folder, classes, rng):
@@ -213,55 +137,142 @@ def draw_picture(colour, pattern, shape, rng):
     return picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
-def draw_figure(path, files, truth, named, unseen, curve, penalty, T1):
-    """Left: pictures under the names they were given. Right: seen-unseen curve."""
-    import matplotlib
+# %%
+# Pictures to features, once
+# --------------------------
+#
+# A second run finds the cache finished. On the command line the same is
+# ``rezsl-features extract demo_output/pictures --backbone tf_efficientnet_lite0 ...``.
+# ``workers=0`` reads the files in this process; with more of them, put the call below
+# ``if __name__ == "__main__":``.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+pictures = draw_pictures(out / "pictures", classes, rng)
+cache = extract_features(
+    pictures,
+    "tf_efficientnet_lite0",
+    out / "pictures.h5",
+    weights="package:efficientnet-lite0",
+    class_attributes=(classes, table),
+    attribute_names=ATTRIBUTES,
+    engine="channels-last",
+    workers=0,
+)
+with cache:
+    X, y, paths = cache.X[:], cache.y, cache.paths
+print(f"{len(X)} pictures of {len(np.unique(y))} classes, {X.shape[1]} features.\n")
+test_unseen = np.flatnonzero(np.isin(y, unseen))
+of_seen = np.flatnonzero(np.isin(y, seen))
+test_seen = of_seen[::5]  # pictures of a class lie side by side
+train = np.setdiff1d(of_seen, test_seen)
 
-    per_row = 6
-    figure = plt.figure(figsize=(14, 12), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[2.1, 1])
-    left.suptitle(
-        f"classes never seen in training, with the name given ({T1:.0%} right)"
-    )
-    axes = left.subplots(len(unseen), per_row)
-    rng = np.random.default_rng(0)
-    for line, name in zip(axes, unseen, strict=True):
-        shown = rng.choice(np.flatnonzero(truth == name), per_row, replace=False)
-        for ax, i in zip(line, shown, strict=True):
-            ax.imshow(plt.imread(files[i]))
-            ax.set_xticks([])
-            ax.set_yticks([])
-            good = named[i] == name
-            ax.set_title(
-                named[i] if good else f"{named[i]} ✗",
-                fontsize=8,
-                color=BLUE if good else ORANGE,
-            )
-        line[0].set_ylabel(
-            name.replace(" ", "\n"), fontsize=9, rotation=0, ha="right", va="center"
-        )
+# %%
+# Settings, on folds that hold out seen classes
+# ---------------------------------------------
+#
+# Two losses, with and without a hidden layer. ``ClassKFold`` keeps all pictures of a
+# class on one side.
 
-    ax = right.subplots()
-    ax.plot(curve.unseen, curve.seen, color=BLUE, label=f"AUSUC {curve.ausuc:.2f}")
-    S, U = curve.at(0.0)
-    ax.plot(U, S, "s", color="black", label="no penalty")
-    S, U = curve.at(penalty)
-    ax.plot(U, S, "o", color=ORANGE, label=f"penalty {penalty:.2f}, from seen classes")
-    ax.set(
-        xlabel="accuracy on unseen classes",
-        ylabel="accuracy on seen classes",
-        title=f"named among all {N_SEEN + N_UNSEEN}",
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
-        aspect="equal",
-    )
-    ax.legend(loc="lower left", fontsize=8)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+search = GridSearchCV(
+    ZeroShotClassifier(
+        ReZSLRegressor(random_state=0), class_attributes=(classes, table)
+    ),
+    {
+        "regressor__loss": ["mse", "remse"],
+        "regressor__hidden_layer_sizes": [(), (512,)],
+    },
+    cv=ClassKFold(3),
+    scoring=zero_shot_scorer,
+).fit(X[train], y[train])
+chosen = {k.removeprefix("regressor__"): v for k, v in search.best_params_.items()}
+print(
+    f"Chosen on folds that hold out 10 of the 30 seen classes: {chosen}\n"
+    f"(pictures of held-out classes named right: {search.best_score_:.3f}).\n"
+)
 
+# %%
+# Among the unseen classes only
+# -----------------------------
+#
+# Fitted again on all seen classes. A wrong answer usually shares two of the three
+# attributes with the right one.
 
-if __name__ == "__main__":
-    main()
+model = clone(search.best_estimator_).set_params(seen_penalty="auto")
+model.fit(X[train], y[train])
+truth = y[test_unseen]
+named = model.regressor_.predict(
+    X[test_unseen], prototypes=table[N_SEEN:], classes=unseen
+)
+T1 = mean_per_class_accuracy(truth, named)
+print(
+    f"{len(truth)} pictures of the unseen classes, named among these "
+    f"{len(unseen)}: {T1:.3f} right (mean over classes; guessing gives "
+    f"{1 / len(unseen):.3f})."
+)
+for name in unseen:
+    answers, counts = np.unique(named[truth == name], return_counts=True)
+    best = np.argsort(-counts, kind="stable")
+    parts = ", ".join(f"{counts[i]} x {answers[i]}" for i in best)
+    print(f"    {name:>22} was named: {parts}")
+
+# %%
+# Among all classes: generalised zero-shot learning
+# -------------------------------------------------
+#
+# Seen classes compete too. Without a penalty they win too often.
+
+rows = np.concatenate([test_seen, test_unseen])
+display = SeenUnseenCurveDisplay.from_estimator(model, X[rows], y[rows])
+print(
+    f"\nNamed among all {len(classes)} ({len(test_seen)} held-out pictures of seen "
+    f"classes and {len(test_unseen)} of unseen ones; AUSUC "
+    f"{display.curve.ausuc:.3f}):\n\n"
+    "seen penalty                    unseen U   seen S       H"
+)
+for label, value in [("none", 0.0), ("chosen on seen classes", model.seen_penalty_)]:
+    S, U = display.curve.at(value)
+    H = harmonic_mean(S, U)
+    print(f"{label:<23} {value:7.3f} {U:9.3f} {S:8.3f} {H:7.3f}")
+
+# %%
+# Looked at
+# ---------
+#
+# A column for each class never seen; below a picture its name, where it is wrong.
+
+# sphinx_gallery_thumbnail_number = 2
+per_class = 5
+figure, axes = plt.subplots(
+    per_class, len(unseen), figsize=(14, 7.6), layout="constrained"
+)
+figure.suptitle(f"never seen in training: {T1:.0%} named rightly among {len(unseen)}")
+for column, name in zip(axes.T, unseen, strict=True):
+    column[0].set_title(name.replace(" ", "\n"), fontsize=10)
+    for ax, i in zip(column, np.flatnonzero(truth == name), strict=False):
+        ax.imshow(plt.imread(pictures / paths[test_unseen[i]]))
+        good = named[i] == name
+        ax.set_xlabel("" if good else f"✗ {named[i]}", fontsize=8, color=ORANGE)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(color=BLUE if good else ORANGE, linewidth=2)
+figure.savefig(out / "unseen_pictures.png", dpi=90)
+
+# %%
+# A page to hand on
+# -----------------
+#
+# ``report`` writes one HTML file, pictures included, that opens without network:
+# scores, figures, the hardest classes with what they are taken for and which attributes
+# tell them apart, and where everything comes from.
+
+page = report(
+    model,
+    X[rows],
+    y[rows],
+    path=out / "unseen_pictures.html",
+    title="Pictures of forty classes, ten of them never seen",
+    attribute_names=ATTRIBUTES,
+    picture_paths=paths[rows],
+    picture_root=pictures,
+)
+print(f"\nFeature cache: {out / 'pictures.h5'}")
+print(f"Figure: {out / 'unseen_pictures.png'}\nReport: {page}")
+plt.show()

@@ -1,4 +1,5 @@
-"""From pictures to the names of classes never seen: the whole chain on 525 emoji.
+"""The whole chain on 525 emoji
+============================
 
 Needs a folder with ``images/<class>/<style>.jpg`` and ``classes.csv`` (columns
 ``class``, ``split`` with the values seen and unseen, and one per attribute), and

@@ -1,5 +1,5 @@
 """Zero-shot learning on a data set of the xlsa17 collection, without cheating
-==========================================================================
+===========================================================================
 
 ``python examples/zero_shot_on_xlsa17.py ROOT NAME`` expects
 ``ROOT/NAME/res101.mat`` and ``ROOT/NAME/att_splits.mat`` and prints, for plain

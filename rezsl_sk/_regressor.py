@@ -252,7 +252,7 @@ class ReZSLRegressor(
 
     A plain ``KFold`` is a trap here: rows of a class fall on both sides and
     nothing is zero-shot. Use :class:`rezsl_sk.model_selection.ClassKFold` with
-    ``scoring=zero_shot_scorer``. :meth:`score` is R².
+    ``scoring=zero_shot_scorer``. ``score`` is R².
 
     References
     ----------

@@ -522,6 +522,7 @@ def load_xlsa17(
         original_attributes : ndarray of shape (C, a), float64, or None
             `original_att`, with NaN for missing values.
         attribute_names : ndarray of shape (a,), str, or None
+            One name per column of the tables.
         image_files : ndarray of shape (n,), str, or None
             Paths on the machine of the file's author.
         trainval, test_seen, test_unseen : ndarray of int64

@@ -261,6 +261,7 @@ def quick(**parameters):
         "hidden_layer_sizes": (),
         "max_iter": 10,
         "learning_rate_init": 1e-2,
+        "feature_weight": 0,  # by hand: cosines of attributes alone
         "random_state": 0,
     }
     return ReZSLRegressor(**(defaults | parameters))
