@@ -303,9 +303,13 @@ def load_cache(path, unseen):
                 "test_unseen": np.flatnonzero(is_unseen),
             }
         return Data(
-            path.stem, np.asarray(cache.X), labels, cache.class_attributes, classes,
+            path.stem,
+            np.asarray(cache.X),
+            labels,
+            cache.class_attributes,
+            classes,
             **rows,
-        )  # fmt: skip
+        )
 
 
 def hold_out(labels, rows, rng):
@@ -391,9 +395,12 @@ class Job:
         }
         text = json.dumps(self.key, sort_keys=True)
         self.folder = (
-            self.out / "runs" / self.data.name.replace(":", "-") / self.split.name
+            self.out
+            / "runs"
+            / self.data.name.replace(":", "-")
+            / self.split.name
             / f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        )  # fmt: skip
+        )
 
     def estimator(self):
         """The method's estimator, without the table; see `with_table`."""
@@ -657,7 +664,8 @@ def section(lines, reference):
         f"without randomness), {lines[0]['folds']} folds"
         + (f", at most {thinned} training rows per class" if thinned else "")
         + f"; mean ± standard deviation over {over}. "
-        + f"Data {lines[0]['data_sha256'][:12]}. Test rows used for selection: {', '.join(leaked) or 'none'}."
+        + f"Data {lines[0]['data_sha256'][:12]}. "
+        + f"Test rows used for selection: {', '.join(leaked) or 'none'}."
     )
     shown = [f for f in FIGURES if any(x[f] is not None for x in lines)]
     yield ""
@@ -812,7 +820,7 @@ def parse(arguments):
         "--reference",
         metavar="METHOD",
         help="what the others are compared with; None: remse, or the first method",
-    )  # fmt: skip
+    )
     parser.add_argument("--seeds", type=at_least(1), default=10, help="fits per split")
     parser.add_argument(
         "--class-splits", type=at_least(0), default=10, help="development splits"
@@ -825,13 +833,17 @@ def parse(arguments):
         "--development-only", action="store_true", help="leave test classes alone"
     )
     parser.add_argument(
-        "--max-per-class", type=at_least(1), metavar="N",
+        "--max-per-class",
+        type=at_least(1),
+        metavar="N",
         help="training rows per class on development splits; None: all",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--unseen", type=Path, metavar="CSV",
+        "--unseen",
+        type=Path,
+        metavar="CSV",
         help="unseen classes of caches without splits (columns class, split)",
-    )  # fmt: skip
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--out", type=Path, default=Path("benchmark_out"))
     args = parser.parse_args(arguments)
