@@ -174,7 +174,9 @@ METHODS = {
     "features-only": Method(ours(feature_weight=1.0), OURS),
     "mse": Method(ours(loss="mse"), OURS),
     "remse": Method(ours(loss="remse"), OURS),
-    "remse-default": Method(ours()),
+    # Without a search both losses have the same settings: what differs is the loss.
+    "mse-default": Method(ours(loss="mse")),
+    "remse-default": Method(ours(loss="remse")),
 }
 
 
@@ -514,17 +516,18 @@ def imbalance(model, job, X):
     """How unevenly the error falls on attributes, of unseen and of seen rows.
 
     Attributes are divided by their standard deviation over the seen classes.
-    Empty for methods that predict no attributes.
+    Empty for methods that name classes without predicted attributes.
     """
     names = [f"{f}_{s}" for s in ("unseen", "seen") for f in ("variation", "pearson")]
     found = dict.fromkeys(names)
-    if not hasattr(model, "regressor_"):
+    regressor = getattr(model, "regressor_", None)
+    if regressor is None or getattr(regressor, "feature_weight", 0) == 1:
         return found
     labels, split = job.data.labels, job.split
     scale = job.data.attributes[np.unique(labels[split.train])].std(axis=0)
-    varying = np.setdiff1d(np.flatnonzero(scale), model.regressor_.constant_attributes_)
+    varying = np.setdiff1d(np.flatnonzero(scale), regressor.constant_attributes_)
     true = job.data.attributes[labels[split.test]]
-    predicted = model.regressor_.predict(X).reshape(true.shape)
+    predicted = regressor.predict(X).reshape(true.shape)
     true, predicted = ((S[:, varying] / scale[varying]) for S in (true, predicted))
     n = len(split.test_unseen)
     for side, rows in (("unseen", slice(n)), ("seen", slice(n, None))):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def quick(benchmark, monkeypatch):
 
     def trained():
         return ZeroShotClassifier(
-            ReZSLRegressor((), max_iter=2, classification_weight=0.0)
+            ReZSLRegressor((), max_iter=1, batch_size=256, loss="mse")
         )
 
     methods = {
@@ -96,6 +97,18 @@ def test_two_runs_from_scratch_give_the_same_table(quick, root, tmp_path):
     assert first.count(b"| trained |") == 4  # two kinds of split, two tables each
 
 
+@pytest.mark.slow
+def test_processes_change_nothing(root, tmp_path):
+    """As a user runs it, with one and with two processes."""
+    for jobs in (1, 2):
+        more = ("--methods", "eszsl", "mse", "--class-splits", 1, "--jobs", jobs)
+        script = ROOT / "examples" / "benchmark.py"
+        arguments = command(root, tmp_path / str(jobs), *more)
+        subprocess.run([sys.executable, "-W", "error", script, *arguments], check=True)
+    one, two = ((tmp_path / jobs / "table.md").read_bytes() for jobs in "12")
+    assert one == two
+
+
 def test_results_have_a_line_for_each_fit(quick, root, tmp_path):
     quick.main(command(root, tmp_path))
     lines = lines_of(tmp_path)
@@ -103,7 +116,7 @@ def test_results_have_a_line_for_each_fit(quick, root, tmp_path):
     assert [line["split"] for line in lines[-5:]] == ["official"] * 5
     assert {line["test_used_for_selection"] for line in lines} == {"False"}
     by_method = {line["method"]: line for line in lines}
-    assert by_method["closed"]["configurations"] == "4"  # the default, and the grid
+    assert by_method["closed"]["configurations"] == "3"  # all of the grid
     assert by_method["trained"]["configurations"] == "2"
     assert by_method["untuned"]["params"] == "{}"
     assert by_method["untuned"]["search_score"] == ""
@@ -222,7 +235,7 @@ def test_configurations_begin_with_the_default_and_keep_the_budget(benchmark):
 @pytest.mark.parametrize(
     "name",
     "eszsl sae ridge dap ale dem cn mse-attributes remse-attributes features-only "
-    "mse remse remse-default".split(),
+    "mse remse mse-default remse-default".split(),
 )
 def test_grids_hold_values_that_the_method_takes(benchmark, name):
     if "feature_weight" not in ReZSLRegressor().get_params():
@@ -270,16 +283,27 @@ def test_what_matters_is_in_the_key(quick, tmp_path):
     data = quick.load(None, "make_zero_shot", None)
     other = quick.load(None, "make_zero_shot:0.5", None)
     split = quick.development_split(data, 0)
-    folder = job(quick, data, split, "closed", tmp_path).folder
+    folder = job(quick, data, split, "trained", tmp_path).folder
     for changed in (
-        job(quick, other, split, "closed", tmp_path),
-        job(quick, data, quick.development_split(data, 0, 5), "closed", tmp_path),
-        job(quick, data, split, "closed", tmp_path, folds=3),
-        job(quick, data, split, "closed", tmp_path, budget=0.5),
+        job(quick, other, split, "trained", tmp_path),
+        job(quick, data, quick.development_split(data, 0, 5), "trained", tmp_path),
+        job(quick, data, split, "trained", tmp_path, folds=3),
+        job(quick, data, split, "trained", tmp_path, budget=1),
+        job(quick, data, split, "untuned", tmp_path),
     ):
         assert changed.folder.name != folder.name
     # More seeds are more of the same.
-    assert job(quick, data, split, "closed", tmp_path, seeds=9).folder == folder
+    assert job(quick, data, split, "trained", tmp_path, seeds=9).folder == folder
+
+
+def test_another_default_of_the_method_is_another_key(quick, tmp_path):
+    data = quick.load(None, "make_zero_shot", None)
+    split = quick.development_split(data, 0)
+    before = job(quick, data, split, "closed", tmp_path).folder
+    quick.METHODS["closed"] = quick.Method(
+        lambda: ESZSL(attribute_penalty=0.2), quick.METHODS["closed"].grid
+    )
+    assert job(quick, data, split, "closed", tmp_path).folder != before
 
 
 def test_cache_without_splits_takes_unseen_classes_from_a_file(
