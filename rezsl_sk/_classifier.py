@@ -11,16 +11,13 @@ from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 
 from ._regressor import ReZSLRegressor
-from ._repr import TableReprMixin
 from ._zero_shot import ZeroShotMixin
 
 if TYPE_CHECKING:
     import pandas
 
 
-class ZeroShotClassifier(
-    TableReprMixin, CallbackSupportMixin, ZeroShotMixin, BaseEstimator
-):
+class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     """Names classes, also those it has no example of, by their attributes.
 
     A :class:`ReZSLRegressor` predicts attributes; the class with the nearest

@@ -198,6 +198,7 @@ class ClassKernel:
 
 def _ridge(gram, n, sums, penalty):
     """Ridge weights (d', K) of class indicators from sums over n rows."""
-    A = gram.astype(np.float64) / n
-    A[np.diag_indices_from(A)] += penalty
-    return cho_solve(cho_factor(A, overwrite_a=True), sums.T / n)
+    A = gram / n
+    A[np.diag_indices_from(A)] += A.dtype.type(penalty)
+    right = (sums.T / n).astype(A.dtype)
+    return cho_solve(cho_factor(A, overwrite_a=True), right)
