@@ -262,6 +262,7 @@ def quick(**parameters):
         "max_iter": 10,
         "learning_rate_init": 1e-2,
         "feature_weight": 0,  # by hand: cosines of attributes alone
+        "feature_scaling": None,
         "random_state": 0,
     }
     return ReZSLRegressor(**(defaults | parameters))
