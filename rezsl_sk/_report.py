@@ -558,6 +558,16 @@ def _figures(facts, picture_paths, picture_root):
                 estimator,
                 attribute_names=names,
             )
+        if len(getattr(view.regressor, "weight_curve_", ())):
+            yield _figure(
+                "Weights over training",
+                "Mean weight of each attribute in each epoch; those that end highest "
+                "and lowest are named.",
+                plotting.WeightDisplay.from_estimator,
+                estimator,
+                attribute_names=names,
+                kind="training",
+            )
         if view.regressor.loss_curve_:
             yield _figure(
                 "Training",

@@ -248,7 +248,7 @@ def test_the_page_loads_nothing(page):
     assert any(rest.get("name") == "viewport" for rest in policy)
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object")]
     assert "url(" not in page.source and "@import" not in page.source
-    assert len(page.images) == 7
+    assert len(page.images) == 8
     for image in page.images:
         kind, data = image.split(";base64,")
         assert kind == "data:image/svg+xml"
