@@ -220,6 +220,10 @@ class ReZSLRegressor(
     loss_curve_, regression_loss_curve_, classification_loss_curve_ : list of float
         Objective and its two unweighted terms, mean over each epoch.
 
+    weight_curve_ : ndarray of shape (n_iter_, a)
+        Mean weight that ReMSE gave each attribute in each epoch, one vote per
+        sample; NaN for constant attributes. Shape (0, a) for other losses.
+
     loss_ : float
         Last objective.
 
@@ -702,6 +706,8 @@ class ReZSLRegressor(
             curve = f"{name}_loss_curve_"
             setattr(self, curve, getattr(self, curve, []) if partial else [])
         self.validation_scores_ = []
+        if not partial or not hasattr(self, "weight_curve_"):
+            self.weight_curve_ = self.attribute_offset_[np.newaxis][:0]
         n_epochs = 1 if partial else self.max_iter
         context = None
         if not partial:
@@ -844,6 +850,10 @@ class ReZSLRegressor(
                 self.loss_curve_.append(epoch.loss)
                 self.regression_loss_curve_.append(epoch.regression)
                 self.classification_loss_curve_.append(epoch.classification)
+                if epoch.weights is not None:
+                    row = np.full_like(self.attribute_offset_, np.nan)
+                    row[self._space.varying] = epoch.weights
+                    self.weight_curve_ = np.vstack([self.weight_curve_, row])
                 stop = False
                 if stopping is not None:
                     # Held-out classes can be ranked only where there are classes.

@@ -209,10 +209,12 @@ class _Facts:
         return self.view.seen[self.view.column]
 
     def unseen_accuracy(self):
-        """T1: class-mean accuracy of unseen samples among the unseen classes."""
-        rows, columns = ~self.of_seen, np.flatnonzero(~self.view.seen)
+        """T1: class-mean accuracy of unseen samples among their classes, as the
+        zero-shot scorer measures it. None without such samples."""
+        rows = ~self.of_seen
         if not rows.any():
             return None
+        columns = np.unique(self.view.column[rows])
         best = columns[self.view.scores[rows][:, columns].argmax(axis=1)]
         return mean_per_class_accuracy(self.view.column[rows], best)
 
@@ -278,12 +280,18 @@ def _scores(facts):
     view, T1, among_all = facts.view, facts.unseen_accuracy(), facts.among_all()
     cards, words = [], []
     if T1 is not None:
-        n = int((~view.seen).sum())
+        n = int((~facts.seen).sum())
         cards.append(("T1", T1, f"unseen, among the {n} unseen classes"))
         words.append(
             f"Among the {n} unseen classes alone, {T1:.3f} of the samples of an unseen "
             f"class are named rightly; guessing gives {1 / n:.3f}."
         )
+        idle = int((~view.seen).sum()) - n
+        if idle:
+            words.append(
+                f"{idle} more unseen classes have no samples here; they compete in U, "
+                "S and H."
+            )
     if among_all is not None:
         n = len(view.classes)
         cards += [
@@ -549,6 +557,16 @@ def _figures(facts, picture_paths, picture_root):
                 plotting.WeightDisplay.from_estimator,
                 estimator,
                 attribute_names=names,
+            )
+        if len(getattr(view.regressor, "weight_curve_", ())):
+            yield _figure(
+                "Weights over training",
+                "Mean weight of each attribute in each epoch; those that end highest "
+                "and lowest are named.",
+                plotting.WeightDisplay.from_estimator,
+                estimator,
+                attribute_names=names,
+                kind="training",
             )
         if view.regressor.loss_curve_:
             yield _figure(

@@ -178,11 +178,15 @@ class Sampler:
 
 
 class Epoch(NamedTuple):
-    """Mean terms of the objective over the batches of one epoch."""
+    """Mean terms of the objective over the batches of one epoch.
+
+    weights (a,): mean weight that ReMSE gave each attribute; None for other losses.
+    """
 
     loss: float
     regression: float
     classification: float
+    weights: np.ndarray | None = None
 
 
 def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
@@ -200,11 +204,12 @@ def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
     Returns
     -------
     epoch : Epoch
-        Read back from the device once, at the end.
+        Read back from the device at the end only.
     """
     head.train()
     sums = group.new_zeros(3, dtype=X.dtype)
     rows = 0
+    weights = None
     for batch in batches:
         if X.device == batch.device:
             x = X.index_select(0, batch)
@@ -218,7 +223,13 @@ def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
             schedule.step()
         sums += torch.stack(terms).detach() * len(batch)
         rows += len(batch)
-    return Epoch(*(sums / rows).tolist())
+        latest = getattr(objective.loss, "_latest", None)
+        if latest is not None:
+            of_batch = (latest[1] * latest[0].count).sum(dim=0)
+            weights = of_batch if weights is None else weights.add_(of_batch)
+    if weights is not None:
+        weights = (weights / rows).cpu().numpy()
+    return Epoch(*(sums / rows).tolist(), weights)
 
 
 def held_out_score(head, X, group, prototypes, *, rank):

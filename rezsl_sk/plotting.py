@@ -1327,7 +1327,9 @@ class PrototypeMapDisplay:
         Class of each sample.
 
     y_pred : array-like of shape (n,)
-        Class whose prototype is nearest in the full space, among `classes`.
+        Class whose prototype is nearest in the full space, among `classes`. A
+        classifier may answer otherwise: it has more candidates, a seen penalty, and
+        may look at more than predicted attributes.
 
     explained : array-like of shape (2,)
         Share of the prototypes' variance along each axis.

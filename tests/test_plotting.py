@@ -363,6 +363,20 @@ def test_weights_over_training_name_the_strongest_and_the_weakest():
         plotting.WeightDisplay(weight=np.ones((2, 6))).plot(kind="training")
 
 
+def test_weights_over_training_are_those_the_fit_recorded(data):
+    S = data.attributes[data.labels]
+    S[:, 3] = 5.0  # takes no part
+    reg = ReZSLRegressor(max_iter=3, random_state=0, device="cpu")
+    reg.fit(data.X[data.trainval], S[data.trainval])
+    display = plotting.WeightDisplay.from_estimator(reg, kind="training")
+    assert len(display.lines_) == 7
+    for line, curve in zip(
+        display.lines_, np.delete(reg.weight_curve_, 3, axis=1).T, strict=True
+    ):
+        np.testing.assert_array_equal(line.get_ydata(), curve)
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+
+
 # ---- loss curve ----------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rezsl_sk import ReZSLRegressor
 from rezsl_sk.datasets import make_zero_shot
+from rezsl_sk.losses import ReMSELoss
 from rezsl_sk.metrics import imbalance_report, mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
 
@@ -59,6 +60,44 @@ def quick(**parameters):
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_the_weights_of_each_epoch_are_recorded(X_S, device, statistics, monkeypatch):
+    X, S = X_S[0], X_S[1].copy()
+    S[:, 2] = 1.0  # carries no signal
+    total, rows = [], []
+    forward = ReMSELoss.forward
+
+    def recorded(loss, pred, target, group):
+        value = forward(loss, pred, target, group)
+        slot = torch.searchsorted(loss.group_, group)
+        total.append(loss.weight_[slot].sum(dim=0).cpu().numpy())
+        rows.append(len(pred))
+        return value
+
+    monkeypatch.setattr(ReMSELoss, "forward", recorded)
+    reg = quick(statistics=statistics, normalize_weights=False, device=device)
+    reg.fit(X, S)
+    assert reg.weight_curve_.shape == (3, 8)
+    assert np.isnan(reg.weight_curve_[:, 2]).all()
+    steps = len(rows) // 3
+    for epoch, row in enumerate(np.delete(reg.weight_curve_, 2, axis=1)):
+        part = slice(epoch * steps, (epoch + 1) * steps)
+        np.testing.assert_allclose(row, sum(total[part]) / sum(rows[part]), rtol=1e-4)
+
+
+def test_weights_are_recorded_over_calls_and_for_remse_only(X_S):
+    X, S = X_S
+    reg = quick()
+    for n_calls in (1, 2):
+        reg.partial_fit(X, S)
+        assert reg.weight_curve_.shape == (n_calls, 8)
+    # Divided by their mean, they have mean 1 over samples and attributes.
+    np.testing.assert_allclose(reg.weight_curve_.mean(axis=1), 1, rtol=1e-5)
+    assert quick(loss="mse").fit(X, S).weight_curve_.shape == (0, 8)
+    assert quick(regression_weight=0).fit(X, S).weight_curve_.shape == (0, 8)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

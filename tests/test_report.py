@@ -248,7 +248,7 @@ def test_the_page_loads_nothing(page):
     assert any(rest.get("name") == "viewport" for rest in policy)
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object")]
     assert "url(" not in page.source and "@import" not in page.source
-    assert len(page.images) == 7
+    assert len(page.images) == 8
     for image in page.images:
         kind, data = image.split(";base64,")
         assert kind == "data:image/svg+xml"
@@ -345,6 +345,22 @@ def test_seen_samples_alone_give_S(clf, data, tmp_path):
     rezsl_sk.report(clf, data.X[rows], data.y[rows], path=path)
     S = mean_per_class_accuracy(data.y[rows], clf.predict(data.X[rows]))
     assert Page(path).scores == {"S": pytest.approx(S, abs=6e-4)}
+
+
+def test_unseen_classes_without_samples_compete_among_all_only(
+    clf, data, test, tmp_path
+):
+    left_out = data.class_names[-2]
+    rows = test[data.y[test] != left_out]
+    path = tmp_path / "page.html"
+    page = Page(rezsl_sk.report(clf, data.X[rows], data.y[rows], path=path))
+    unseen = rows[~np.isin(data.y[rows], clf.classes_)]
+    T1 = zero_shot_scorer(clf, data.X[unseen], data.y[unseen])
+    U = mean_per_class_accuracy(data.y[unseen], clf.predict(data.X[unseen]))
+    assert page.scores["T1"] == pytest.approx(T1, abs=6e-4)
+    assert page.scores["U"] == pytest.approx(U, abs=6e-4)
+    assert "Among the 3 unseen classes alone" in page.text
+    assert "1 more unseen classes have no samples here" in page.text
 
 
 def test_a_classifier_of_unseen_classes_is_said_to_be_one(clf, data, test, tmp_path):
