@@ -1,0 +1,235 @@
+"""The feature side against its formulas, written out slowly."""
+
+import numpy as np
+import pytest
+
+import rezsl_sk._feature_side as module
+from rezsl_sk import ReZSLRegressor
+from rezsl_sk._feature_side import DEFAULTS, ClassKernel, FeatureSide
+from rezsl_sk.datasets import make_zero_shot
+from rezsl_sk.decoding import prototype_scores
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_zero_shot(
+        12, 4, samples_per_class=20, n_features=16, n_attributes=8, random_state=0
+    )
+
+
+@pytest.fixture(scope="module")
+def training(data):
+    """Features (n, d), class numbers (n,), prototypes of the seen (K, a)."""
+    X, labels = data.X[data.trainval], data.labels[data.trainval]
+    classes, group = np.unique(labels, return_inverse=True)
+    return X, group, data.attributes[classes]
+
+
+def slow_kernel(seen, P, unit):
+    """κ of each row of P with each seen class, pair by pair."""
+    mean, std = seen.mean(axis=0), seen.std(axis=0)
+    scale = np.ptp(seen, axis=0) if unit == "range" else np.ones(len(mean))
+    size = np.mean([np.sum(((s - mean) / scale) ** 2) for s in seen])
+    distances = [
+        np.linalg.norm((s - t) / std)
+        for i, s in enumerate(seen)
+        for j, t in enumerate(seen)
+        if i != j
+    ]
+    width = np.median(distances)
+    return np.array(
+        [
+            [
+                0.7 * np.dot((p - mean) / scale, (s - mean) / scale) / size
+                + 0.3 * np.exp(-np.linalg.norm((p - s) / std) / width)
+                for s in seen
+            ]
+            for p in P
+        ]
+    )
+
+
+def slow_weights(F, group, seen, P, unit, feature_penalty, class_penalty):
+    """v(s) of each row of P before it is brought to length 1."""
+    Y = (group[:, None] == np.arange(len(seen))).astype(float)
+    n, d = F.shape
+    W = np.linalg.inv(F.T @ F / n + feature_penalty * np.eye(d)) @ F.T @ Y / n
+    inner = slow_kernel(seen, seen, unit) + class_penalty * np.eye(len(seen))
+    return (W @ np.linalg.inv(inner) @ slow_kernel(seen, P, unit).T).T
+
+
+@pytest.mark.parametrize("unit", ["given", "range"])
+def test_class_kernel_is_its_formula(data, training, unit):
+    seen = training[2] * np.linspace(0.1, 9, 8)  # in different units
+    kernel = ClassKernel(unit).fit(seen)
+    np.testing.assert_allclose(
+        kernel(seen[:5] * 1.1), slow_kernel(seen, seen[:5] * 1.1, unit)
+    )
+
+
+def test_kernel_by_range_knows_no_units(training):
+    P = training[2]
+    scale = np.linspace(0.1, 9, 8)
+    np.testing.assert_allclose(
+        ClassKernel("range").fit(P * scale)(P * scale + 0.0),
+        ClassKernel("range").fit(P)(P),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
+def test_weights_and_similarities_are_their_formulas(data, training):
+    X, group, P = training
+    side = FeatureSide().fit(X, group, P, seed=0)
+    F = side.features(X)
+    d, m = X.shape[1], F.shape[1] - X.shape[1]
+    # Both parts are centred (before they are brought to one length) and of
+    # fixed length.
+    np.testing.assert_allclose(np.linalg.norm(F[:, :d], axis=1), np.sqrt(d))
+    np.testing.assert_allclose(np.linalg.norm(F[:, d:], axis=1), np.sqrt(m))
+    unseen = data.attributes[data.unseen_classes]
+    V = slow_weights(F, group, P, unseen, *side.choice.values())
+    V /= np.linalg.norm(V, axis=1, keepdims=True)
+    np.testing.assert_allclose(side.weights(unseen), V, rtol=1e-6, atol=1e-9)
+    cosine = F @ V.T / np.linalg.norm(F, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        side.similarities(X, side.weights(unseen)), cosine, rtol=1e-6, atol=1e-9
+    )
+
+
+def test_linear_kernel_is_eszsl(data, training, monkeypatch):
+    """The dual form: weights point where ESZSL's do, on the same features."""
+    monkeypatch.setattr(module, "LAPLACE_SHARE", 0.0)
+    choice = {"unit": "given", "feature_penalty": 0.3, "class_penalty": 0.5}
+    monkeypatch.setattr(FeatureSide, "_choose", lambda *args: choice)
+    X, group, P = training
+    side = FeatureSide().fit(X, group, P, seed=0)
+    F = side.features(X)
+    S = P - P.mean(axis=0)
+    unseen = data.attributes[data.unseen_classes] - P.mean(axis=0)
+    n, d = F.shape
+    Y = (group[:, None] == np.arange(len(P))).astype(float)
+    size = np.square(S).sum(axis=1).mean()
+    eszsl = (
+        np.linalg.inv(F.T @ F / n + 0.3 * np.eye(d))
+        @ (F.T @ Y @ S / n)
+        @ np.linalg.inv(S.T @ S + 0.5 * size * np.eye(S.shape[1]))
+        @ unseen.T
+    ).T
+    eszsl /= np.linalg.norm(eszsl, axis=1, keepdims=True)
+    got = side.weights(data.attributes[data.unseen_classes])
+    np.testing.assert_allclose(got, eszsl, rtol=1e-6, atol=1e-9)
+
+
+def test_choice_is_the_best_on_folds_without_the_held_out_classes(
+    training, monkeypatch
+):
+    """Each candidate refitted, fold by fold, on rows of the other classes only."""
+    monkeypatch.setattr(module, "FEATURE_PENALTIES", (0.03, 30.0))
+    monkeypatch.setattr(module, "CLASS_PENALTIES", (0.1, 10.0))
+    folds = []
+    split = module.KFold.split
+
+    def noted(self, X):
+        for fold in split(self, X):
+            folds.append(fold)
+            yield fold
+
+    monkeypatch.setattr(module.KFold, "split", noted)
+    X, group, P = training
+    X = X + np.random.default_rng(0).normal(scale=2.0, size=X.shape)
+    side = FeatureSide().fit(X, group, P, seed=0)
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(P)))
+    F, score = side.features(X), {}
+    for unit in ("given", "range"):
+        for g in (0.03, 30.0):
+            for c in (0.1, 10.0):
+                hits = 0.0
+                for kept, held in folds:
+                    rows = np.isin(group, kept)
+                    number = np.searchsorted(kept, group[rows])
+                    V = slow_weights(F[rows], number, P[kept], P[held], unit, g, c)
+                    V /= np.linalg.norm(V, axis=1, keepdims=True)
+                    for k in held:
+                        named = held[(F[group == k] @ V.T).argmax(axis=1)]
+                        hits += np.mean(named == k)
+                score[unit, g, c] = hits
+    assert len(set(np.round(list(score.values()), 6))) > 3  # they differ
+    best = max(score.values())
+    assert score[tuple(side.choice.values())] == pytest.approx(best)
+
+
+def test_fewer_than_four_classes_take_the_defaults(training):
+    X, group, P = training
+    three = group < 3
+    assert FeatureSide().fit(X[three], group[three], P[:3], 0).choice == DEFAULTS
+
+
+def test_score_is_the_weighted_sum_of_both_sides(data):
+    X = data.X[data.trainval].astype(np.float32)
+    S = data.attributes[data.labels[data.trainval]]
+    reg = ReZSLRegressor((8,), max_iter=3, random_state=0, feature_weight=0.4)
+    reg.fit(X, S)
+    new = data.X[data.test_unseen].astype(np.float32)
+    x, space = reg._features.transform(new), reg._space.transform
+    by_attributes = prototype_scores(
+        space(reg.predict(new)), space(data.attributes.astype(np.float32))
+    )
+    weights = reg._side.weights(data.attributes)
+    by_features = reg._side_unit * reg._side.similarities(x, weights)
+    expected = 0.6 * by_attributes + 0.4 * by_features
+    scores = reg._scores(new, data.attributes)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+    # A class's score does not depend on who else is a candidate.
+    np.testing.assert_allclose(
+        reg._scores(new, data.attributes[3:5]), scores[:, 3:5], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_both_sides_spread_alike_over_the_seen_classes(data):
+    X = data.X[data.trainval].astype(np.float32)
+    S = data.attributes[data.labels[data.trainval]]
+    reg = ReZSLRegressor((8,), max_iter=3, random_state=0).fit(X, S)
+    spread = [
+        reg.set_params(feature_weight=w)._scores(X, reg.prototypes_).std(axis=1).mean()
+        for w in (0.0, 1.0)
+    ]
+    assert spread[0] == pytest.approx(spread[1], rel=1e-3)
+
+
+def test_after_partial_fit_attributes_alone_decide(data):
+    X = data.X[data.trainval].astype(np.float32)
+    S = data.attributes[data.labels[data.trainval]]
+    reg = ReZSLRegressor((8,), max_iter=3, random_state=0).fit(X, S)
+    assert reg._side is not None
+    reg.partial_fit(X, S)
+    space = reg._space.transform
+    cosine = prototype_scores(space(reg.predict(X)), space(reg.prototypes_))
+    np.testing.assert_allclose(reg._scores(X, reg.prototypes_), cosine, atol=1e-5)
+
+
+def test_more_than_attributes_can_carry(data):
+    """Classes that differ in features in a way their few attributes bend.
+
+    Two attributes on a circle: feature weights of a class depend on its angle,
+    which no linear map from attributes reads off.
+    """
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    table = np.column_stack([np.cos(angle), np.sin(angle)])
+    waves = rng.normal(size=(6, 24))
+    means = (
+        np.column_stack([f(q * angle) for q in (1, 2, 3) for f in (np.cos, np.sin)])
+        @ waves
+    )
+    labels = np.repeat(np.arange(40), 30)
+    X = (means[labels] + rng.normal(scale=2.0, size=(1200, 24))).astype(np.float32)
+    held = labels % 4 == 1
+    unseen = np.unique(labels[held])
+    accuracy = {}
+    reg = ReZSLRegressor(random_state=0).fit(X[~held], table[labels[~held]])
+    for weight in (0.0, 0.67):
+        reg.set_params(feature_weight=weight)
+        named = reg.predict(X[held], prototypes=table[unseen], classes=unseen)
+        accuracy[weight] = np.mean(named == labels[held])
+    assert accuracy[0.67] > accuracy[0.0] + 0.02
