@@ -125,26 +125,38 @@ class FeatureSide:
         )
         for kept, held in folds.split(prototypes):
             rows = np.flatnonzero(np.isin(group, held))
-            F = self.features(X[rows])
-            of_row = np.searchsorted(held, group[rows])
-            rest, n = gram - F.T @ F, len(X) - len(rows)
-            kernels = {
-                unit: ClassKernel(unit).fit(prototypes[kept])
-                for unit in ("given", "range")
-            }
-            for feature_penalty in FEATURE_PENALTIES:
-                W = _ridge(rest, n, sums[kept], feature_penalty)
-                seen_scores = F @ W.astype(F.dtype)
-                inner = W.T @ W
-                for unit, class_penalty in itertools.product(kernels, CLASS_PENALTIES):
-                    kernel = kernels[unit]
-                    A = kernel.dual(class_penalty) @ kernel(prototypes[held]).T
-                    length = np.sqrt(np.einsum("kh,kl,lh->h", A, inner, A))
-                    scores = seen_scores @ (A / np.where(length > 0, length, 1))
-                    hit = scores.argmax(axis=1) == of_row
-                    hits[unit, feature_penalty, class_penalty] += (
-                        hit / count[group[rows]]
-                    ).sum()
+            blocks = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
+            rest, n = gram.copy(), len(X) - len(rows)
+            for block in blocks:
+                F = self.features(X[block])
+                rest -= F.T @ F
+            weights = [
+                _ridge(rest, n, sums[kept], penalty) for penalty in FEATURE_PENALTIES
+            ]
+            # Of each candidate: weights of the held-out classes as mixtures of
+            # those of the kept ones (k, h), brought to length 1.
+            mixtures = {}
+            for unit in ("given", "range"):
+                kernel = ClassKernel(unit).fit(prototypes[kept])
+                between = kernel(prototypes[held]).T
+                for class_penalty in CLASS_PENALTIES:
+                    A = kernel.dual(class_penalty) @ between
+                    for feature_penalty, W in zip(
+                        FEATURE_PENALTIES, weights, strict=True
+                    ):
+                        length = np.sqrt(np.einsum("kh,kl,lh->h", A, W.T @ W, A))
+                        candidate = unit, feature_penalty, class_penalty
+                        mixtures[candidate] = A / np.where(length > 0, length, 1)
+            for block in blocks:
+                F = self.features(X[block])
+                of_row = np.searchsorted(held, group[block])
+                scores = {
+                    penalty: F @ W
+                    for penalty, W in zip(FEATURE_PENALTIES, weights, strict=True)
+                }
+                for candidate, A in mixtures.items():
+                    hit = (scores[candidate[1]] @ A).argmax(axis=1) == of_row
+                    hits[candidate] += (hit / count[group[block]]).sum()
         best = max(grid, key=hits.__getitem__)
         return dict(
             zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)
