@@ -20,6 +20,7 @@ ESZSL: ...
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def main():
 def one_split(data, number, max_per_class):
     """T1 of every variant on one development split: {variant: T1}."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", ".*cannot be told apart")  # true of the data
     split = benchmark.development_split(data, number, max_per_class)
     X, labels = data.X[split.train], data.labels[split.train]
     seen, group = np.unique(labels, return_inverse=True)
