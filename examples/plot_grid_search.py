@@ -84,10 +84,10 @@ for title, search in [("rows", by_rows), ("classes", by_classes)]:
 # For this page only, every setting is also tried on the unseen digits: nothing is
 # chosen by it. Folds of rows promise nearly everything for every setting, for they
 # measure how well *seen* digits are told apart, and rate the settings by that. Folds of
-# classes ask the right question. With seven classes their answer is rough: it comes near
-# the size of the accuracy, but the setting chosen is not the best one for just these
-# three digits, no more than that of the other search. With more classes it gets better.
-# A rough answer to the question beats a precise answer to another.
+# classes ask the right question, and so come near the size of the accuracy. Which
+# setting is best is more than seven classes can tell: here both searches choose the
+# same one, and on just these three digits it is the worst. With few classes, trust
+# defaults more than a search.
 
 settings = by_rows.cv_results_["params"]
 truth = []

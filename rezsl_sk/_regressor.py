@@ -220,7 +220,7 @@ class ReZSLRegressor(
     loss_curve_, regression_loss_curve_, classification_loss_curve_ : list of float
         Objective and its two unweighted terms, mean over each epoch.
 
-    weight_curve_ : ndarray of shape (n_iter_, a)
+    weight_curve_ : ndarray of shape (n_epochs, a)
         Mean weight that ReMSE gave each attribute in each epoch, one vote per
         sample; NaN for constant attributes. Shape (0, a) for other losses.
 
