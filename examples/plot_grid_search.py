@@ -86,8 +86,7 @@ for title, search in [("rows", by_rows), ("classes", by_classes)]:
 # measure how well *seen* digits are told apart, and rate the settings by that. Folds of
 # classes ask the right question, and so come near the size of the accuracy. Which
 # setting is best is more than seven classes can tell: here both searches choose the
-# same one, and on just these three digits it is the worst. With few classes, trust
-# defaults more than a search.
+# same one, and on just these three digits it is the worst.
 
 settings = by_rows.cv_results_["params"]
 truth = []
