@@ -56,6 +56,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",  # the others need data that is not here
+    # A tool with a manual of its own (--help), not a page to read.
+    "ignore_pattern": r"(__init__|benchmark)\.py",
     "within_subsection_order": "gallery_order.CourseOrder",
     "image_srcset": ["2x"],
     "default_thumb_file": str(HERE / "_static" / "no_figure.png"),

@@ -100,8 +100,8 @@ print("same weights:", np.shares_memory(weights, model.regressor_.coefs_[0]))
 # One after another
 # -----------------
 #
-# Two questions can be asked about a new class. Among the *new* classes only: decode
-# the predicted attributes with their rows as prototypes. Among *all* classes the seen
+# Two questions can be asked about a new class. Among the *new* classes only: give the
+# regressor their rows as prototypes. Among *all* classes the seen
 # ones compete too, and a model prefers what it was trained on; the seen penalty, which
 # ``seen_penalty="auto"`` chose when only seven digits were known, balances that.
 

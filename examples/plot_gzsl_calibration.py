@@ -85,22 +85,22 @@ print(f"AUSUC {report.AUSUC:.3f}")
 # Every point of the curve is one penalty, from "everything is a seen class" (left) to
 # "everything is an unseen class" (right end). The filled dot is the model's own, the
 # open diamond the oracle. A second model comes onto the same axes by handing them on:
-# here one without the classification term, which is what makes it favour seen classes.
+# here one that names classes by their predicted attributes alone.
 
 classifier.seen_penalty_ = penalty
 display = SeenUnseenCurveDisplay.from_estimator(
-    classifier, data.X[rows], data.y[rows], name="both terms"
+    classifier, data.X[rows], data.y[rows], name="both sides"
 )
-regression_only = ZeroShotClassifier(
-    ReZSLRegressor(classification_weight=0.0, random_state=0),
+attributes_only = ZeroShotClassifier(
+    ReZSLRegressor(feature_weight=0, random_state=0),
     class_attributes=(data.class_names, data.attributes),
     seen_penalty="auto",
 ).fit(data.X[data.trainval], data.y[data.trainval])
 SeenUnseenCurveDisplay.from_estimator(
-    regression_only,
+    attributes_only,
     data.X[rows],
     data.y[rows],
-    name="regression term only",
+    name="attributes alone",
     ax=display.ax_,
 )
 plt.show()

@@ -14,7 +14,8 @@ does to the answers. All of them take a fitted estimator (``from_estimator``) or
 #
 # Made-up data in which a few attributes are common and many are rare.
 # ``early_stopping=True`` holds out a fifth of the *classes* and keeps the epoch with
-# the best accuracy on them.
+# the best accuracy on them. This page is about predicted attributes, so
+# ``feature_weight=0`` lets them alone name a class.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,7 +39,9 @@ test = np.concatenate([data.test_seen, unseen])
 def fit(loss):
     """A classifier that names a sample among the unseen classes."""
     model = ZeroShotClassifier(
-        ReZSLRegressor(loss=loss, early_stopping=True, random_state=0),
+        ReZSLRegressor(
+            loss=loss, feature_weight=0, early_stopping=True, random_state=0
+        ),
         class_attributes=(data.class_names, data.attributes),
         candidates="unseen",
     )

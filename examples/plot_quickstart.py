@@ -59,9 +59,10 @@ print(f"unseen digits named right: {accuracy:.3f} (guessing: 0.333)")
 # What the model saw
 # ------------------
 #
-# The answer is not a black box: underneath, a regressor predicts the attributes of
-# each sample, in the units of the table. Where a digit is named wrongly, compare what
-# was read off the picture with what the table says.
+# Underneath, a regressor predicts the attributes of each sample, in the units of the
+# table. They are one side of the answer; the other compares the features with what
+# digits of such strokes should look like (:doc:`/guide/method`). Where a digit is named
+# wrongly, compare what was read off the picture with what the table says.
 
 read = classifier.regressor_.predict(X[test])
 

@@ -99,7 +99,7 @@ print(
 # ----------------------------
 #
 # Fitted again on all seen digits with the settings chosen. The regressor names a
-# sample by the nearest of the prototypes it is given.
+# sample by the best-scoring of the prototypes it is given.
 
 model = clone(search.best_estimator_).set_params(seen_penalty="auto")
 model.fit(X[train], y[train])

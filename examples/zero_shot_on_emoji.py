@@ -22,8 +22,6 @@ import numpy as np
 from rezsl_features import extract_features
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
 
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
 from rezsl_sk.metrics import gzsl_report, mean_per_class_accuracy
@@ -31,8 +29,8 @@ from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
 from rezsl_sk.plotting import AnswerGridDisplay
 
 GRID = {
-    "zeroshotclassifier__regressor__hidden_layer_sizes": [(512,), (2048,)],
-    "zeroshotclassifier__regressor__attribute_scaling": ["standard", "center"],
+    "regressor__hidden_layer_sizes": [(512,), (2048,)],
+    "regressor__attribute_scaling": ["standard", "center"],
 }
 
 
@@ -80,33 +78,29 @@ def main():
     )
 
     # -- tuned on class-disjoint folds of the seen classes ---------------------------
-    model = make_pipeline(
-        StandardScaler(with_std=False),
-        Normalizer(),
-        StandardScaler(),
-        ZeroShotClassifier(ReZSLRegressor(random_state=0), class_attributes=table),
-    )
+    model = ZeroShotClassifier(ReZSLRegressor(random_state=0), class_attributes=table)
     search = GridSearchCV(
         model, GRID, cv=ClassKFold(3), scoring=zero_shot_scorer, refit=False
     ).fit(X[train], y[train])
     for params, score in zip(
         search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
     ):
-        words = ", ".join(f"{k.split('__')[-1]} {v}" for k, v in params.items())
+        words = ", ".join(
+            f"{k.removeprefix('regressor__')} {v}" for k, v in params.items()
+        )
         print(f"{score:.3f} on folds of the seen classes: {words}")
-    model.set_params(**search.best_params_, zeroshotclassifier__seen_penalty="auto")
+    model.set_params(**search.best_params_, seen_penalty="auto")
 
     # -- the unseen classes, for the first time ---------------------------------------
     figures = []
     for seed in range(args.seeds):
-        model.set_params(zeroshotclassifier__regressor__random_state=seed)
+        model.set_params(regressor__random_state=seed)
         model.fit(X[train], y[train])
         report = generalised(model, X, y, test_unseen, test_seen)
         # Chosen on the seen classes; five fits, which need not be repeated.
-        penalty = model[-1].seen_penalty_
-        model.set_params(zeroshotclassifier__seen_penalty=penalty)
+        model.set_params(seen_penalty=model.seen_penalty_)
         # Where no seen class is a candidate, no seen picture need be kept back.
-        named = clone(model).set_params(zeroshotclassifier__candidates="unseen")
+        named = clone(model).set_params(candidates="unseen")
         answers = named.fit(X[seen_rows], y[seen_rows]).predict(X[test_unseen])
         T1 = mean_per_class_accuracy(y[test_unseen], answers)
         figures.append((T1, report.U, report.S, report.H, report.AUSUC))
@@ -131,14 +125,13 @@ def line(figures):
 
 def generalised(model, X, y, test_unseen, test_seen):
     """U, S, H and AUSUC: all classes are candidates, the penalty is the model's."""
-    classifier = model[-1]
-    classes = classifier.candidates_
-    seen = np.isin(classes, classifier.classes_)
+    classes = model.candidates_
+    seen = np.isin(classes, model.classes_)
     rows = np.concatenate([test_unseen, test_seen])
-    scores = model.decision_function(X[rows]) + classifier.seen_penalty_ * seen
+    scores = model.decision_function(X[rows]) + model.seen_penalty_ * seen
     column = {name: i for i, name in enumerate(classes)}
     truth = [column[name] for name in y[rows]]
-    return gzsl_report(truth, scores, seen, penalty=classifier.seen_penalty_)
+    return gzsl_report(truth, scores, seen, penalty=model.seen_penalty_)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     """Names classes, also those it has no example of, by their attributes.
 
-    A :class:`ReZSLRegressor` predicts attributes; the class with the nearest
-    attribute prototype is the answer, after the seen penalty has been taken
+    A :class:`ReZSLRegressor` scores the classes by their attributes; the one
+    with the highest score is the answer, after the seen penalty has been taken
     off the classes that the regressor was trained on.
 
     Parameters

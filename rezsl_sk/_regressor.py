@@ -62,8 +62,8 @@ class ReZSLRegressor(
         w_r\,\mathrm{ReMSE}(\hat s, s)
         + w_c\,\mathrm{CE}(\gamma\cos(\hat s, \text{seen prototypes})).
 
-    Predicted attributes name a class by the nearest prototype, also a class
-    that no sample was seen of.
+    Given the prototypes of any classes, it names the best-scoring one, also a
+    class that no sample was seen of.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ class ReZSLRegressor(
     loss_curve_, regression_loss_curve_, classification_loss_curve_ : list of float
         Objective and its two unweighted terms, mean over each epoch.
 
-    weight_curve_ : ndarray of shape (n_iter_, a)
+    weight_curve_ : ndarray of shape (n_epochs, a)
         Mean weight that ReMSE gave each attribute in each epoch, one vote per
         sample; NaN for constant attributes. Shape (0, a) for other losses.
 
@@ -561,8 +561,8 @@ class ReZSLRegressor(
             mean length of the training prototypes.
 
         names : ndarray of shape (n,)
-            With prototypes: the class of the nearest one, by cosine in the
-            space of training.
+            With prototypes: the class with the highest score (see Notes of the
+            class).
 
         Raises
         ------
@@ -588,10 +588,10 @@ class ReZSLRegressor(
             n_attributes=len(self.attribute_offset_),
         )
         X = self._check_X(X)
-        nearest = np.empty(len(X), dtype=np.intp)
+        best = np.empty(len(X), dtype=np.intp)
         for rows in gen_batches(len(X), PREDICT_ROWS):
-            nearest[rows] = self._scores(X[rows], matrix, names).argmax(axis=1)
-        return nearest if names is None else names[nearest]
+            best[rows] = self._scores(X[rows], matrix, names).argmax(axis=1)
+        return best if names is None else names[best]
 
     # ---- the checked way in -------------------------------------------------
 
@@ -733,10 +733,15 @@ class ReZSLRegressor(
                 "batch_size, or set device='cpu'."
             ) from error
         except FloatingPointError as error:
+            unscaled = [
+                f"{name}='standard'"
+                for name in ("feature_scaling", "attribute_scaling")
+                if getattr(self, name) is None
+            ]
             raise ValueError(
                 f"Training diverged: {error}. Lower learning_rate_init (now "
-                f"{self.learning_rate_init}), or bring the features to a common "
-                "scale, for instance by make_pipeline(StandardScaler(), ...)."
+                f"{self.learning_rate_init})"
+                + (f", or set {' and '.join(unscaled)}." if unscaled else ".")
             ) from None
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
         self._end_of_fit(context, X, S)

@@ -67,7 +67,7 @@ def test_folds_of_classes_estimate_what_folds_of_rows_do_not(tmp_path):
     assert rows > 0.2
     assert classes < 0.2
     _, chosen_by_classes = figures(r"on unseen digits (\S+)", out)
-    assert chosen_by_classes > 0.5  # chance: 0.333
+    assert chosen_by_classes > 0.4  # chance: 0.333
 
 
 def test_penalty_from_training_classes_balances(tmp_path):
@@ -88,7 +88,7 @@ def test_remse_evens_the_errors_of_classes(tmp_path):
 def test_a_class_of_tomorrow_is_named_without_training(tmp_path):
     out = run("plot_class_tomorrow.py", cwd=tmp_path)
     assert "same weights: True" in out
-    assert min(figures(r"among all \d+: (\S+) right", out)) > 0.4  # chance: 0.12
+    assert min(figures(r"among all \d+: (\S+) right", out)) > 0.25  # chance: 0.12
     assert min(figures(r"among the \d new: (\S+) right", out)) > 0.5  # 0.5, 0.33
 
 

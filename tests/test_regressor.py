@@ -563,7 +563,11 @@ def test_predicts_in_blocks(data, X_S, monkeypatch):
         ({"early_stopping": True, "validation_fraction": 0.95}, "2 left for training"),
         (
             {"learning_rate_init": 1e30, "solver": "sgd", "learning_rate": "constant"},
-            "Training diverged.*Lower learning_rate_init",
+            r"Training diverged.*Lower learning_rate_init \(now 1e\+30\)\.$",
+        ),
+        (
+            {"learning_rate_init": 1e30, "feature_scaling": None},
+            r"Training diverged.*or set feature_scaling='standard'\.$",
         ),
     ],
     ids=str,
