@@ -30,6 +30,8 @@ extensions = [
     "mathml",
 ]
 templates_path = ["_templates"]
+# The benchmark's tables are included below a heading of their page, at level 3.
+suppress_warnings = ["myst.header"]
 # Parts of other pages.
 exclude_patterns = ["_build", "benchmark_table.*", "auto_examples/*.ipynb"]
 nitpicky = True
