@@ -273,8 +273,9 @@ def test_a_bad_setting_is_a_sentence(model, message, data, seen):
 @pytest.mark.parametrize(
     "model, name, low, high",
     [
-        # Published for six descriptors, ours are five: .41 (DAP), .49 (ESZSL).
-        (DAP(feature_penalty=1e-2), "AWA1_SHALLOW", 0.33, 0.45),
+        # Published for six descriptors, ours are five: .41 (DAP, by chi-squared kernels
+        # where ours is linear), .49 (ESZSL).
+        (DAP(feature_penalty=1e-2), "AWA1_SHALLOW", 0.30, 0.45),
         (
             ESZSL(
                 feature_scaling="l2", attribute_scaling="center", attribute_penalty=0.01
