@@ -133,6 +133,7 @@ class FeatureSide:
             weights = [
                 _ridge(rest, n, sums[kept], penalty) for penalty in FEATURE_PENALTIES
             ]
+            inner = [W.T @ W for W in weights]
             # Of each candidate: weights of the held-out classes as mixtures of
             # those of the kept ones (k, h), brought to length 1.
             mixtures = {}
@@ -141,10 +142,10 @@ class FeatureSide:
                 between = kernel(prototypes[held]).T
                 for class_penalty in CLASS_PENALTIES:
                     A = kernel.dual(class_penalty) @ between
-                    for feature_penalty, W in zip(
-                        FEATURE_PENALTIES, weights, strict=True
+                    for feature_penalty, WW in zip(
+                        FEATURE_PENALTIES, inner, strict=True
                     ):
-                        length = np.sqrt(np.einsum("kh,kl,lh->h", A, W.T @ W, A))
+                        length = np.sqrt(((WW @ A) * A).sum(axis=0))
                         candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
             for block in blocks:

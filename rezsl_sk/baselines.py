@@ -75,6 +75,9 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
     (n, k) for classes with scaled attributes P (k, a').
     """
 
+    # Whether a class at the origin of the attribute space is refused.
+    _needs_directions = True
+
     _parameter_constraints: dict = {
         **ZeroShotMixin._zero_shot_constraints,
         "attribute_scaling": [StrOptions({"standard", "center", "l2"}), None],
@@ -102,14 +105,10 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
 
     def _class_scores(self, X, prototypes, names):
         P = self._scaled(np.asarray(prototypes))
-        if self._needs_directions():
+        if self._needs_directions:
             self._space.check_directions(P, names)
         X = self._features.transform(X.astype(self._working_dtype, copy=False))
         return self._compare(X, P)
-
-    def _needs_directions(self):
-        """Whether a class at the origin of the attribute space is refused."""
-        return True
 
     def _attribute_space(self):
         return self._space
@@ -166,6 +165,8 @@ class ESZSL(_Baseline):
     True
     """
 
+    _needs_directions = False
+
     _parameter_constraints: dict = {
         **_Baseline._parameter_constraints,
         "feature_penalty": [POSITIVE],
@@ -207,9 +208,6 @@ class ESZSL(_Baseline):
 
     def _compare(self, X, P):
         return (X @ self.coef_) @ P.T.astype(X.dtype)
-
-    def _needs_directions(self):
-        return False
 
 
 class SAE(_Baseline):
@@ -436,6 +434,8 @@ class DAP(_Baseline):
 
     attribute_scaling = None  # binary attributes have no scale
 
+    _needs_directions = False
+
     _parameter_constraints: dict = {
         **ZeroShotMixin._zero_shot_constraints,
         "feature_penalty": [POSITIVE],
@@ -489,9 +489,6 @@ class DAP(_Baseline):
         no = -np.logaddexp(0, logit) - np.log1p(-self.prior_)
         Z = self._binary(P).astype(logit.dtype)
         return yes @ Z.T + no @ (1 - Z).T
-
-    def _needs_directions(self):
-        return False
 
 
 class _Trained(_Baseline):
@@ -635,6 +632,8 @@ class ALE(_Trained):
     True
     """
 
+    _needs_directions = False
+
     _parameter_constraints: dict = {
         **_Trained._parameter_constraints,
         "margin": [POSITIVE],
@@ -677,9 +676,6 @@ class ALE(_Trained):
 
     def _compare(self, X, P):
         return (X @ self.coef_) @ P.T.astype(X.dtype)
-
-    def _needs_directions(self):
-        return False
 
 
 class _Ranking(nn.Module):
@@ -863,6 +859,8 @@ class DEM(_Embedded):
     True
     """
 
+    _needs_directions = False
+
     _parameter_constraints: dict = {
         **_Trained._parameter_constraints,
         "hidden_layer_sizes": ["array-like"],
@@ -902,9 +900,6 @@ class DEM(_Embedded):
 
     def _compare(self, X, P):
         return prototype_scores(X, self._embed(P), metric="euclidean")
-
-    def _needs_directions(self):
-        return False
 
 
 class _Distance(_Embedding):

@@ -238,8 +238,6 @@ def test_configurations_begin_with_the_default_and_keep_the_budget(benchmark):
     "mse remse mse-default remse-default".split(),
 )
 def test_grids_hold_values_that_the_method_takes(benchmark, name):
-    if "feature_weight" not in ReZSLRegressor().get_params():
-        pytest.skip("waits for ReZSLRegressor(feature_weight=...)")
     method = benchmark.METHODS[name]
     estimator = method.make()
     assert (benchmark.seed_parameter(estimator) is None) == (
