@@ -22,20 +22,22 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._feature_side import FeatureSide
-from ._heads import Head, forward_arrays, initial_arrays
-from ._scaling import AttributeSpace, FeatureScaling, unit_rows
+from ._heads import Heads, forward_arrays, initial_arrays
+from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
 from ._tables import check_table, column_names, distinct_rows
 from ._training import (
+    FusedObjective,
     Objective,
+    Optimizer,
     Sampler,
     Stopping,
+    Trainee,
     as_tensor,
     auto_batch_size,
     epochs,
     held_out_score,
     make_loss,
-    make_optimizer,
-    make_schedule,
+    one_cycle,
     place_features,
     resolve_device,
     state_to_numpy,
@@ -605,6 +607,7 @@ class ReZSLRegressor(
                 f"S must hold numbers, the attributes of each sample's class, got "
                 f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
             )
+        given = X.dtype
         X = self._in_working_dtype(X, reset)
         dtype = X.dtype
         if reset:
@@ -612,7 +615,7 @@ class ReZSLRegressor(
             self.attribute_names_ = names
         with np.errstate(over="ignore"):
             S = S.astype(dtype).reshape(len(S), -1)
-        if not (np.isfinite(S).all() and np.isfinite(X).all()):
+        if not (np.isfinite(S).all() and (dtype == given or np.isfinite(X).all())):
             raise ValueError(
                 f"X or S holds values beyond the range of {dtype}; rescale them, or "
                 "give X in float64."
@@ -776,36 +779,15 @@ class ReZSLRegressor(
                 "regression_weight=0 leaves only the classification term, which needs "
                 "a class table with at least 2 classes and 2 varying attributes."
             )
-        objective = Objective(
-            make_loss(
-                self.loss,
-                class_power=self.class_power,
-                attribute_power=self.attribute_power,
-                statistics=self.statistics,
-                normalize_weights=self.normalize_weights,
-                # New classes may come with the next partial_fit.
-                n_groups=None if partial else int(trained.sum()),
-            ),
-            as_tensor(targets[trained], device),
-            regression_weight=self.regression_weight,
-            classification_weight=self.classification_weight if classify else 0.0,
-            scale=self.scale,
-            l2=self._l2,
-        ).to(device)
-        head = Head(
-            self.coefs_,
-            self.intercepts_,
+        classification_weight = self.classification_weight if classify else 0.0
+        objective = self._objective(
+            as_tensor(targets[trained], device), classification_weight, partial
+        )
+        heads = Heads(
+            [(self.coefs_, self.intercepts_)],
             dropout=self.dropout,
             seed=self._seed,
             device=device,
-        )
-        optimizer = make_optimizer(
-            self.solver,
-            head,
-            objective,
-            learning_rate=self.learning_rate_init,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
         )
         sampler = Sampler(
             of_row,
@@ -816,12 +798,20 @@ class ReZSLRegressor(
             generator=generator,
         )
         schedule = None
+        if not partial and self.learning_rate == "one_cycle":
+            schedule = one_cycle(n_epochs * sampler.n_batches)
+        groups = [
+            (parameters, self.learning_rate_init, self.weight_decay)
+            for parameters in heads.of_each()
+        ]
+        if isinstance(objective, Objective) and list(objective.parameters()):
+            # A loss's own parameters are not decayed.
+            groups.append((list(objective.parameters()), self.learning_rate_init, 0.0))
+        optimizer = Optimizer(
+            self.solver, groups, momentum=self.momentum, schedule=schedule
+        )
         if partial:
-            self._restore(head, objective, optimizer)
-        else:
-            schedule = make_schedule(
-                optimizer, self.learning_rate, n_epochs * sampler.n_batches
-            )
+            self._restore(heads, objective, optimizer)
         stopping = None
         if not trained.all():
             stopping = Stopping(n_iter_no_change=self.n_iter_no_change, tol=self.tol)
@@ -833,10 +823,8 @@ class ReZSLRegressor(
                 as_tensor(targets[~trained], device),
             )
         run = epochs(
-            head,
-            objective,
+            Trainee(heads, objective),
             optimizer,
-            schedule,
             x,
             of_row.to(device),
             sampler,
@@ -863,9 +851,9 @@ class ReZSLRegressor(
                 if stopping is not None:
                     # Held-out classes can be ranked only where there are classes.
                     rank = self._is_table and targets.shape[1] > 1
-                    score = held_out_score(head, *held_out, rank=rank)
+                    score = held_out_score(heads, *held_out, rank=rank)
                     self.validation_scores_.append(score)
-                    stop = stopping.update(score, head)
+                    stop = stopping.update(score, heads)
                 if self.verbose:
                     self._print_epoch(epoch)
                 if task is not None:
@@ -874,7 +862,11 @@ class ReZSLRegressor(
                         X=X,
                         y=S,
                         reconstruction_attributes=lambda: dict(
-                            zip(("coefs_", "intercepts_"), head.arrays(), strict=True)
+                            zip(
+                                ("coefs_", "intercepts_"),
+                                heads.arrays()[0],
+                                strict=True,
+                            )
                         ),
                     )
                 if stop:
@@ -886,27 +878,60 @@ class ReZSLRegressor(
                 stacklevel=2,
             )
         if stopping is not None and stopping.weights is not None:
-            head.load_state_dict(stopping.weights)
-        self.coefs_, self.intercepts_ = head.arrays()
+            heads.load_state_dict(stopping.weights)
+        self.coefs_, self.intercepts_ = heads.arrays()[0]
         if not all(np.isfinite(coef).all() for coef in self.coefs_):
             raise FloatingPointError("the weights are no longer finite")
         if partial:
             self._state = {
-                "optimizer": state_to_numpy(optimizer.state_dict()["state"]),
-                "objective": state_to_numpy(dict(objective.state_dict())),
+                "optimizer": state_to_numpy(optimizer.state_dict()),
+                "objective": state_to_numpy(
+                    objective.state_dict() if isinstance(objective, Objective) else {}
+                ),
                 "generator": generator.get_state().numpy(),
-                "dropout": head.generator.get_state().cpu().numpy(),
+                "dropout": heads.generator.get_state().cpu().numpy(),
             }
 
-    def _restore(self, head, objective, optimizer):
+    def _objective(self, prototypes, classification_weight, partial):
+        """What the head is trained for: (K, a') are the training classes."""
+        if self.loss == "mse" or (self.loss == "remse" and self.statistics == "batch"):
+            remse = self.loss == "remse"
+            powers = (self.class_power, self.attribute_power) if remse else (0.0, 0.0)
+            return FusedObjective(
+                prototypes,
+                powers=[powers],
+                normalize_weights=self.normalize_weights,
+                regression_weights=[self.regression_weight],
+                classification_weights=[classification_weight],
+                scales=[self.scale],
+                l2=self._l2,
+            )
+        loss = make_loss(
+            self.loss,
+            class_power=self.class_power,
+            attribute_power=self.attribute_power,
+            statistics=self.statistics,
+            normalize_weights=self.normalize_weights,
+            # New classes may come with the next partial_fit.
+            n_groups=None if partial else len(prototypes),
+        )
+        return Objective(
+            loss,
+            prototypes,
+            regression_weight=self.regression_weight,
+            classification_weight=classification_weight,
+            scale=self.scale,
+            l2=self._l2,
+        ).to(prototypes.device)
+
+    def _restore(self, heads, objective, optimizer):
         """Go on with optimiser, loss statistics and masks of the last call."""
         if "_state" not in self.__dict__:
             return
-        groups = optimizer.state_dict()["param_groups"]
-        state = state_to_torch(self._state["optimizer"])
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-        objective.load_state_dict(state_to_torch(self._state["objective"]))
-        head.generator.set_state(torch.from_numpy(self._state["dropout"].copy()))
+        optimizer.load_state_dict(state_to_torch(self._state["optimizer"]))
+        if self._state["objective"]:
+            objective.load_state_dict(state_to_torch(self._state["objective"]))
+        heads.generator.set_state(torch.from_numpy(self._state["dropout"].copy()))
 
     def _batch_size(self, n):
         if self.batch_size == "auto":
@@ -990,7 +1015,7 @@ class ReZSLRegressor(
             output, target = self._outputs(X[rows]), self._space.transform(S[rows])
             if self._l2:
                 output, target = unit_rows(output), unit_rows(target)
-            np.add.at(total, group[rows], np.square(output - target))
+            total += class_sums(np.square(output - target), group[rows], n_classes)
         count = np.bincount(group, minlength=n_classes)
         present = np.flatnonzero(count)
         errors[np.ix_(present, self._space.varying)] = (

@@ -12,8 +12,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
-from .losses import BMCLoss, MAELoss, MSELoss, ReMSELoss, RMSELoss
+from .losses import (
+    BMCLoss,
+    MAELoss,
+    MSELoss,
+    ReMSELoss,
+    RMSELoss,
+    batch_means,
+    remse_weights,
+)
 
 
 class Objective(nn.Module):
@@ -82,6 +92,201 @@ class Objective(nn.Module):
         return total, regression, classification
 
 
+class FusedObjective:
+    """:class:`Objective` of several heads, with its gradient written out.
+
+    For squared errors, weighted (ReMSE, statistics of the batch) or not; the formula
+    is that of :class:`Objective`, and each setting may differ from head to head.
+
+    Parameters
+    ----------
+    prototypes : tensor of shape (K, a)
+        As in :class:`Objective`.
+
+    powers : list of (class_power, attribute_power), one for each of m heads
+        Both 0 is plain MSE.
+
+    normalize_weights, l2 : bool
+        The same for all heads.
+
+    regression_weights, classification_weights, scales : lists of m floats
+    """
+
+    def __init__(
+        self,
+        prototypes,
+        *,
+        powers,
+        normalize_weights,
+        regression_weights,
+        classification_weights,
+        scales,
+        l2,
+    ):
+        def per_head(values):
+            """A number where all heads have the same one, else (heads, 1)."""
+            if len(set(values)) == 1:
+                return float(values[0])
+            return prototypes.new_tensor(values).unsqueeze(1)
+
+        self.n_heads = len(powers)
+        self.weighted = any(map(any, powers))
+        self.class_power = per_head([powers_of[0] for powers_of in powers])
+        self.attribute_power = per_head([powers_of[1] for powers_of in powers])
+        self.normalize_weights = normalize_weights
+        self.regress = any(regression_weights)
+        self.classify = any(classification_weights)
+        self.regression_weight = per_head(regression_weights)
+        self.classification_weight = per_head(classification_weights)
+        self.scale = per_head(scales)
+        self.l2 = l2
+        self.directions = F.normalize(prototypes)
+        self.targets = self.directions if l2 else prototypes
+        self.n_groups = len(prototypes)
+        self.weights = None
+
+    @torch.no_grad()
+    def gradient(self, output, group):
+        """Terms of the objective and their gradient.
+
+        Parameters
+        ----------
+        output : tensor of shape (n, heads, a)
+
+        group : tensor of shape (n,)
+
+        Returns
+        -------
+        terms : tensor of shape (3, heads)
+            Total, regression and classification term.
+
+        gradient : tensor of shape (n, heads, a)
+        """
+        n, _, a = output.shape
+        terms = output.new_zeros(3, self.n_heads)
+        along = gradient = None
+        if self.classify or self.l2:
+            # As F.normalize: rows of zeros stay.
+            length = torch.linalg.vector_norm(output, dim=2, keepdim=True)
+            length.clamp_min_(1e-12)
+            direction = output / length
+        if self.regress:
+            target = self.targets.index_select(0, group).unsqueeze(1)
+            gradient = (direction if self.l2 else output) - target
+            terms[1] = self._weight_errors(gradient, group)
+            if self.l2:
+                along, gradient = gradient, None
+        if self.classify:
+            terms[2], back = self._classification(direction, group)
+            along = back if along is None else along.add_(back)
+        if along is not None:
+            # Only the part across the output turns its direction.
+            along.addcmul_(direction, (along * direction).sum(2, True), value=-1)
+            along.div_(length)
+            gradient = along if gradient is None else gradient.add_(along)
+        shares = self.regression_weight, self.classification_weight
+        for term, share in zip(terms[1:], shares, strict=True):
+            terms[0] += term * (share if isinstance(share, float) else share[:, 0])
+        return terms, gradient
+
+    def _weight_errors(self, difference, group):
+        """Regression terms (heads,); `difference` becomes their weighted gradient."""
+        n, _, a = difference.shape
+        if not self.weighted:
+            value = difference.square().mean(dim=(0, 2))
+            difference.mul_(self.regression_weight * (2 / (n * a)))
+            return value
+        batch = batch_means(difference.square(), group, self.n_groups)
+        weight = remse_weights(
+            batch,
+            self.class_power,
+            self.attribute_power,
+            normalize=self.normalize_weights,
+        )
+        value = (weight * batch.total).sum(dim=(0, 2)).div_(n * a)
+        self.weights = (weight * batch.count).sum(0)
+        slope = weight.mul_(self.regression_weight * (2 / (n * a)))
+        difference.mul_(slope.index_select(0, batch.slot))
+        return value
+
+    def _classification(self, direction, group):
+        """Cross-entropy (heads,), and its gradient with respect to the direction."""
+        n, m, a = direction.shape
+        logits = (direction.view(-1, a) @ self.directions.T).view(n, m, -1)
+        log_p = logits.mul_(self.scale).log_softmax(2)
+        true = group.view(-1, 1, 1).expand(-1, m, 1)
+        value = log_p.gather(2, true).sum(dim=(0, 2)).div_(-n)
+        p = log_p.exp_()
+        p.scatter_add_(2, true, p.new_full((), -1.0).expand(n, m, 1))
+        back = (p.view(n * m, -1) @ self.directions).view(n, m, a)
+        return value, back.mul_(self.scale * self.classification_weight * (1 / n))
+
+
+class Trainee:
+    """Heads and what they are trained for: a batch in, gradients out."""
+
+    def __init__(self, heads, objective):
+        self.heads, self.objective = heads, objective
+        self.generic = None if isinstance(objective, FusedObjective) else objective
+
+    def gradients(self, x, group):
+        """Fill the gradients of the parameters; terms (3, heads) of the objective."""
+        output = self.heads(x)
+        if self.generic is None:
+            terms, gradient = self.objective.gradient(output, group)
+        else:
+            terms, gradient = self._by_autograd(output[:, 0], group)
+        self.heads.backward(gradient)
+        return terms
+
+    def _by_autograd(self, output, group):
+        output = output.detach().requires_grad_()
+        for parameter in self.generic.parameters():
+            parameter.grad = None
+        terms = self.generic(output, group)
+        terms[0].backward()
+        return torch.stack(terms).detach().unsqueeze(1), output.grad.unsqueeze(1)
+
+    def train(self):
+        self.heads.train()
+
+    @property
+    def latest_weights(self):
+        """Sums (heads, a) of ReMSE's weights over the latest batch, or None."""
+        if self.generic is None:
+            return self.objective.weights
+        return _latest_weights(self.generic.loss)
+
+
+class AutogradTrainee:
+    """Any torch module and objective, by autograd."""
+
+    def __init__(self, module, objective):
+        self.module, self.objective = module, objective
+
+    def gradients(self, x, group):
+        terms = self.objective(self.module(x), group)
+        for owner in (self.module, self.objective):
+            owner.zero_grad(set_to_none=True)
+        terms[0].backward()
+        return torch.stack(terms).detach().unsqueeze(1)
+
+    def train(self):
+        self.module.train()
+
+    @property
+    def latest_weights(self):
+        return _latest_weights(self.objective.loss)
+
+
+def _latest_weights(loss):
+    latest = getattr(loss, "_latest", None)
+    if latest is None:
+        return None
+    batch, weight = latest
+    return (weight * batch.count).sum(0, keepdim=True)
+
+
 def make_loss(
     name, *, class_power, attribute_power, statistics, normalize_weights, n_groups
 ):
@@ -98,39 +303,111 @@ def make_loss(
     return plain[name]()
 
 
-def make_optimizer(solver, head, objective, *, learning_rate, momentum, weight_decay):
-    """SGD or AdamW over the head, and over a loss's own parameters undecayed."""
-    groups = [{"params": list(head.parameters())}]
-    own = list(objective.parameters())
-    if own:
-        groups.append({"params": own, "weight_decay": 0.0})
-    if solver == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            fused=True,
-        )
-    return torch.optim.AdamW(
-        groups, lr=learning_rate, weight_decay=weight_decay, fused=True
-    )
+class Optimizer:
+    """AdamW or SGD over groups of parameters, each with a rate and decay of its own.
 
+    torch's kernels behind a step of our own: the classes of torch.optim import a
+    compiler at their first use, which takes longer than many a fit.
 
-def make_schedule(optimizer, learning_rate, n_steps):
-    """Scheduler to be stepped after every batch, or None for a constant rate.
+    Parameters
+    ----------
+    solver : {"adamw", "sgd"}
 
-    One-cycle (Smith & Topin, 2018): up to the peak in the first 30 % of the
-    steps, down to almost nothing in the rest. Momentum is left alone.
+    groups : list of (parameters, learning_rate, weight_decay)
+        Parameters are tensors that carry their gradients.
+
+    momentum : float
+        Of "sgd".
+
+    schedule : callable or None
+        Given the number of steps taken, the share of the learning rates to use.
     """
-    if learning_rate == "constant" or n_steps < 4:
+
+    def __init__(self, solver, groups, *, momentum=0.0, schedule=None):
+        self.solver, self.momentum, self.schedule = solver, momentum, schedule
+        self.n_steps = 0
+        self.groups = []
+        for parameters, rate, decay in groups:
+            state = {}
+            if solver == "adamw":
+                state["mean"] = [torch.zeros_like(p) for p in parameters]
+                state["square"] = [torch.zeros_like(p) for p in parameters]
+                state["step"] = [p.new_zeros((), dtype=torch.float) for p in parameters]
+            else:
+                state["momentum"] = [None] * len(parameters)
+            self.groups.append((list(parameters), float(rate), float(decay), state))
+
+    @torch.no_grad()
+    def step(self):
+        share = 1.0 if self.schedule is None else self.schedule(self.n_steps)
+        self.n_steps += 1
+        for parameters, rate, decay, state in self.groups:
+            gradients = [parameter.grad for parameter in parameters]
+            if self.solver == "adamw":
+                adamw(
+                    parameters,
+                    gradients,
+                    state["mean"],
+                    state["square"],
+                    [],
+                    state["step"],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    lr=rate * share,
+                    weight_decay=decay,
+                    eps=1e-8,
+                    maximize=False,
+                )
+            else:
+                sgd(
+                    parameters,
+                    gradients,
+                    state["momentum"],
+                    fused=True,
+                    weight_decay=decay,
+                    momentum=self.momentum,
+                    lr=rate * share,
+                    dampening=0.0,
+                    nesterov=False,
+                    maximize=False,
+                )
+
+    def state_dict(self):
+        return {"n_steps": self.n_steps, "groups": [group[3] for group in self.groups]}
+
+    def load_state_dict(self, state):
+        self.n_steps = state["n_steps"]
+        for (parameters, _, _, own), saved in zip(
+            self.groups, state["groups"], strict=True
+        ):
+            device = parameters[0].device
+            for name, tensors in saved.items():
+                own[name] = [t if t is None else t.to(device) for t in tensors]
+
+
+def one_cycle(n_steps):
+    """Share of the peak learning rate at each of `n_steps` steps, or None.
+
+    One-cycle (Smith & Topin, 2018) as torch's OneCycleLR has it: from 1/25 of the
+    peak up to it in the first 30 % of the steps, down to almost nothing in the rest,
+    along cosines. Momentum is left alone. None means a constant rate.
+    """
+    if n_steps < 4:
         return None
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=n_steps,
-        cycle_momentum=False,
-    )
+    top, end = 0.3 * n_steps - 1, n_steps - 1
+
+    def share(step):
+        if step <= top:
+            return _cosine(1 / 25, 1.0, step / top)
+        return _cosine(1.0, 1 / 25e4, (step - top) / (end - top))
+
+    return share
+
+
+def _cosine(first, last, way):
+    return last + (first - last) / 2 * (1 + math.cos(math.pi * way))
 
 
 class Sampler:
@@ -189,47 +466,51 @@ class Epoch(NamedTuple):
     weights: np.ndarray | None = None
 
 
-def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
+def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
     """One pass over the batches.
 
     Parameters
     ----------
+    trainee : Trainee or AutogradTrainee
+
+    optimizer : Optimizer
+
     X : tensor of shape (n, d)
-        On the head's device, or on the CPU where it does not fit there.
+        On the trainee's device, or on the CPU where it does not fit there.
 
-    group : tensor of shape (n,), on the head's device
+    group : tensor of shape (n,), on the trainee's device
 
-    batches : iterable of tensors of row numbers, on the head's device
+    batches : iterable of tensors of row numbers, on the trainee's device
 
     Returns
     -------
-    epoch : Epoch
+    epochs : list of Epoch, one for each head
         Read back from the device at the end only.
     """
-    head.train()
-    sums = group.new_zeros(3, dtype=X.dtype)
+    trainee.train()
+    sums = weights = None
     rows = 0
-    weights = None
+    memory = None
     for batch in batches:
-        if X.device == batch.device:
-            x = X.index_select(0, batch)
-        else:
+        if X.device != batch.device:
             x = X.index_select(0, batch.to(X.device)).to(batch.device)
-        terms = objective(head(x), group.index_select(0, batch))
-        optimizer.zero_grad(set_to_none=True)
-        terms[0].backward()
+        else:
+            if memory is None or len(memory) < len(batch):
+                memory = X.new_empty(len(batch), *X.shape[1:])
+            x = torch.index_select(X, 0, batch, out=memory[: len(batch)])
+        terms = trainee.gradients(x, group.index_select(0, batch))
         optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        sums += torch.stack(terms).detach() * len(batch)
+        terms.mul_(len(batch))
+        sums = terms if sums is None else sums.add_(terms)
         rows += len(batch)
-        latest = getattr(objective.loss, "_latest", None)
+        latest = trainee.latest_weights
         if latest is not None:
-            of_batch = (latest[1] * latest[0].count).sum(dim=0)
-            weights = of_batch if weights is None else weights.add_(of_batch)
-    if weights is not None:
-        weights = (weights / rows).cpu().numpy()
-    return Epoch(*(sums / rows).tolist(), weights)
+            weights = latest if weights is None else weights.add_(latest)
+    sums = (sums / rows).T.tolist()
+    if weights is None:
+        return [Epoch(*terms) for terms in sums]
+    weights = (weights / rows).cpu().numpy()
+    return [Epoch(*terms, row) for terms, row in zip(sums, weights, strict=True)]
 
 
 def held_out_score(head, X, group, prototypes, *, rank):
@@ -249,7 +530,8 @@ def held_out_score(head, X, group, prototypes, *, rank):
     """
     head.eval()
     with torch.inference_mode():
-        output = torch.cat([head(part.to(group.device)) for part in X.split(8192)])
+        parts = [head(part.to(group.device)) for part in X.split(8192)]
+        output = torch.cat(parts)[:, 0]
         if not rank:
             return -F.mse_loss(output, prototypes[group]).item()
         hit = (output @ F.normalize(prototypes).T).argmax(1) == group
@@ -347,10 +629,8 @@ def state_to_torch(state):
     return state
 
 
-def epochs(
-    head, objective, optimizer, schedule, X, group, sampler, n_epochs
-) -> Iterator[Epoch]:
-    """Run epochs one by one, so that whoever iterates may stop in between.
+def epochs(trainee, optimizer, X, group, sampler, n_epochs) -> Iterator[Epoch]:
+    """Epochs of one head one by one, so that whoever iterates may stop in between.
 
     Raises
     ------
@@ -358,9 +638,8 @@ def epochs(
         If the loss is no longer finite after an epoch.
     """
     for number in range(n_epochs):
-        epoch = run_epoch(
-            head, objective, optimizer, schedule, X, group, sampler.epoch(group.device)
-        )
+        batches = sampler.epoch(group.device)
+        (epoch,) = run_epoch(trainee, optimizer, X, group, batches)
         if not math.isfinite(epoch.loss):
             raise FloatingPointError(f"the loss is {epoch.loss} in epoch {number + 1}")
         yield epoch
