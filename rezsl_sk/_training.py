@@ -22,6 +22,7 @@ from .losses import (
     ReMSELoss,
     RMSELoss,
     batch_means,
+    normalize_,
     remse_weights,
 )
 
@@ -71,6 +72,13 @@ class Objective(nn.Module):
         self.targets = directions if l2 else prototypes
         self.directions_t = (directions * scale).T.contiguous()
 
+    def totals(self, regression, classification):
+        """The objective from its two terms."""
+        return (
+            self.regression_weight * regression
+            + self.classification_weight * classification
+        )
+
     def forward(self, output, group):
         """Total, regression and classification term (scalar tensors)."""
         zero = output.new_zeros(())
@@ -85,11 +93,7 @@ class Objective(nn.Module):
         if self.classification_weight:
             logits = direction @ self.directions_t
             classification = F.cross_entropy(logits, group)
-        total = (
-            self.regression_weight * regression
-            + self.classification_weight * classification
-        )
-        return total, regression, classification
+        return self.totals(regression, classification), regression, classification
 
 
 class FusedObjective:
@@ -142,6 +146,9 @@ class FusedObjective:
         self.l2 = l2
         self.directions = F.normalize(prototypes)
         self.targets = self.directions if l2 else prototypes
+        self.logits_of_direction = self.directions.T.contiguous()
+        if isinstance(self.scale, float):
+            self.logits_of_direction *= self.scale
         self.n_groups = len(prototypes)
         self.weights = None
 
@@ -157,14 +164,13 @@ class FusedObjective:
 
         Returns
         -------
-        terms : tensor of shape (3, heads)
-            Total, regression and classification term.
+        regression, classification : tensors of shape (heads,)
+            The unweighted terms of the objective.
 
         gradient : tensor of shape (n, heads, a)
         """
         n, _, a = output.shape
-        terms = output.new_zeros(3, self.n_heads)
-        along = gradient = None
+        along = gradient = regression = classification = None
         if self.classify or self.l2:
             # As F.normalize: rows of zeros stay.
             length = torch.linalg.vector_norm(output, dim=2, keepdim=True)
@@ -173,21 +179,26 @@ class FusedObjective:
         if self.regress:
             target = self.targets.index_select(0, group).unsqueeze(1)
             gradient = (direction if self.l2 else output) - target
-            terms[1] = self._weight_errors(gradient, group)
+            regression = self._weight_errors(gradient, group)
             if self.l2:
                 along, gradient = gradient, None
         if self.classify:
-            terms[2], back = self._classification(direction, group)
+            classification, back = self._classification(direction, group)
             along = back if along is None else along.add_(back)
         if along is not None:
             # Only the part across the output turns its direction.
             along.addcmul_(direction, (along * direction).sum(2, True), value=-1)
             along.div_(length)
             gradient = along if gradient is None else gradient.add_(along)
-        shares = self.regression_weight, self.classification_weight
-        for term, share in zip(terms[1:], shares, strict=True):
-            terms[0] += term * (share if isinstance(share, float) else share[:, 0])
-        return terms, gradient
+        return regression, classification, gradient
+
+    def totals(self, regression, classification):
+        """The objective (heads,) from its terms (heads,)."""
+        shares = [
+            share if isinstance(share, float) else share[:, 0].cpu()
+            for share in (self.regression_weight, self.classification_weight)
+        ]
+        return shares[0] * regression + shares[1] * classification
 
     def _weight_errors(self, difference, group):
         """Regression terms (heads,); `difference` becomes their weighted gradient."""
@@ -197,12 +208,9 @@ class FusedObjective:
             difference.mul_(self.regression_weight * (2 / (n * a)))
             return value
         batch = batch_means(difference.square(), group, self.n_groups)
-        weight = remse_weights(
-            batch,
-            self.class_power,
-            self.attribute_power,
-            normalize=self.normalize_weights,
-        )
+        weight = remse_weights(batch.error, self.class_power, self.attribute_power)
+        if self.normalize_weights:
+            normalize_(weight, batch)
         value = (weight * batch.total).sum(dim=(0, 2)).div_(n * a)
         self.weights = (weight * batch.count).sum(0)
         slope = weight.mul_(self.regression_weight * (2 / (n * a)))
@@ -212,8 +220,10 @@ class FusedObjective:
     def _classification(self, direction, group):
         """Cross-entropy (heads,), and its gradient with respect to the direction."""
         n, m, a = direction.shape
-        logits = (direction.view(-1, a) @ self.directions.T).view(n, m, -1)
-        log_p = logits.mul_(self.scale).log_softmax(2)
+        logits = (direction.view(-1, a) @ self.logits_of_direction).view(n, m, -1)
+        if not isinstance(self.scale, float):
+            logits.mul_(self.scale)
+        log_p = logits.log_softmax(2)
         true = group.view(-1, 1, 1).expand(-1, m, 1)
         value = log_p.gather(2, true).sum(dim=(0, 2)).div_(-n)
         p = log_p.exp_()
@@ -223,60 +233,62 @@ class FusedObjective:
 
 
 class Trainee:
-    """Heads and what they are trained for: a batch in, gradients out."""
+    """Heads and what they are trained for: a batch in, gradients out.
+
+    Attributes
+    ----------
+    latest_weights : tensor of shape (heads, a) or None
+        Sums of ReMSE's weights over the latest batch.
+    """
 
     def __init__(self, heads, objective):
         self.heads, self.objective = heads, objective
-        self.generic = None if isinstance(objective, FusedObjective) else objective
+        self.fused = isinstance(objective, FusedObjective)
 
     def gradients(self, x, group):
-        """Fill the gradients of the parameters; terms (3, heads) of the objective."""
+        """Fill the gradients; the objective's two terms, each (heads,) or None."""
         output = self.heads(x)
-        if self.generic is None:
-            terms, gradient = self.objective.gradient(output, group)
+        if self.fused:
+            *terms, gradient = self.objective.gradient(output, group)
+            self.latest_weights = self.objective.weights
         else:
-            terms, gradient = self._by_autograd(output[:, 0], group)
+            leaf = output[:, 0].detach().requires_grad_()
+            for parameter in self.objective.parameters():
+                parameter.grad = None
+            total, *terms = self.objective(leaf, group)
+            total.backward()
+            gradient = leaf.grad.unsqueeze(1)
+            terms = [term.detach().unsqueeze(0) for term in terms]
+            self.latest_weights = _latest_weights(self.objective.loss)
         self.heads.backward(gradient)
         return terms
 
-    def _by_autograd(self, output, group):
-        output = output.detach().requires_grad_()
-        for parameter in self.generic.parameters():
-            parameter.grad = None
-        terms = self.generic(output, group)
-        terms[0].backward()
-        return torch.stack(terms).detach().unsqueeze(1), output.grad.unsqueeze(1)
+    def totals(self, regression, classification):
+        return self.objective.totals(regression, classification)
 
     def train(self):
         self.heads.train()
 
-    @property
-    def latest_weights(self):
-        """Sums (heads, a) of ReMSE's weights over the latest batch, or None."""
-        if self.generic is None:
-            return self.objective.weights
-        return _latest_weights(self.generic.loss)
-
 
 class AutogradTrainee:
-    """Any torch module and objective, by autograd."""
+    """Any torch module and loss of its output and the classes, by autograd."""
 
-    def __init__(self, module, objective):
-        self.module, self.objective = module, objective
+    latest_weights = None
+
+    def __init__(self, module, loss):
+        self.module, self.loss = module, loss
 
     def gradients(self, x, group):
-        terms = self.objective(self.module(x), group)
-        for owner in (self.module, self.objective):
-            owner.zero_grad(set_to_none=True)
-        terms[0].backward()
-        return torch.stack(terms).detach().unsqueeze(1)
+        self.module.zero_grad(set_to_none=True)
+        value = self.loss(self.module(x), group)
+        value.backward()
+        return value.detach().unsqueeze(0), None
+
+    def totals(self, regression, classification):
+        return regression
 
     def train(self):
         self.module.train()
-
-    @property
-    def latest_weights(self):
-        return _latest_weights(self.objective.loss)
 
 
 def _latest_weights(loss):
@@ -488,8 +500,7 @@ def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
         Read back from the device at the end only.
     """
     trainee.train()
-    sums = weights = None
-    rows = 0
+    sums, rows = [None, None, None], 0
     memory = None
     for batch in batches:
         if X.device != batch.device:
@@ -500,17 +511,27 @@ def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
             x = torch.index_select(X, 0, batch, out=memory[: len(batch)])
         terms = trainee.gradients(x, group.index_select(0, batch))
         optimizer.step()
-        terms.mul_(len(batch))
-        sums = terms if sums is None else sums.add_(terms)
         rows += len(batch)
-        latest = trainee.latest_weights
-        if latest is not None:
-            weights = latest if weights is None else weights.add_(latest)
-    sums = (sums / rows).T.tolist()
-    if weights is None:
-        return [Epoch(*terms) for terms in sums]
-    weights = (weights / rows).cpu().numpy()
-    return [Epoch(*terms, row) for terms, row in zip(sums, weights, strict=True)]
+        terms = [None if term is None else term.mul_(len(batch)) for term in terms]
+        for number, term in enumerate([*terms, trainee.latest_weights]):
+            if term is not None:
+                old = sums[number]
+                sums[number] = term if old is None else old.add_(term)
+    *terms, weights = [None if total is None else total.cpu() / rows for total in sums]
+    zero = torch.zeros(len(next(term for term in terms if term is not None)))
+    regression, classification = [zero if term is None else term for term in terms]
+    total = trainee.totals(regression, classification)
+    weights = [None] * len(zero) if weights is None else weights.numpy()
+    return [
+        Epoch(*values, row)
+        for *values, row in zip(
+            total.tolist(),
+            regression.tolist(),
+            classification.tolist(),
+            weights,
+            strict=True,
+        )
+    ]
 
 
 def held_out_score(head, X, group, prototypes, *, rank):

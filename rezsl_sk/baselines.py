@@ -528,7 +528,7 @@ class _Trained(_Baseline):
         self.loss_curve_ = []
         try:
             for epoch in epochs(
-                AutogradTrainee(module, _FirstTerm(module.loss)),
+                AutogradTrainee(module, module.loss),
                 optimizer,
                 place_features(X, device),
                 torch.from_numpy(group).to(device),
@@ -543,19 +543,6 @@ class _Trained(_Baseline):
             ) from None
         self.n_iter_ = len(self.loss_curve_)
         self._keep(module)
-
-
-class _FirstTerm(nn.Module):
-    """A loss as the triple that the training loop expects."""
-
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, output, group):
-        value = self.loss(output, group)
-        zero = value.detach().new_zeros(())
-        return value, value, zero
 
 
 class ALE(_Trained):

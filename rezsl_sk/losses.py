@@ -204,12 +204,10 @@ class ReMSELoss(nn.Module):
             if self.statistics == "running":
                 everyone = self._update_running(batch)
             weight = remse_weights(
-                batch,
-                self.class_power,
-                self.attribute_power,
-                normalize=self.normalize_weights,
-                everyone=everyone,
+                batch.error, self.class_power, self.attribute_power, everyone
             )
+            if self.normalize_weights:
+                normalize_(weight, batch)
             self._latest = (batch, weight)
         if self.reduction == "none":
             return (pred - target).square() * weight.index_select(0, batch.slot)
@@ -527,15 +525,12 @@ def _add_up(squared, slot, group, count):
     return _Batch(slot, group, count, total, total / count)
 
 
-def remse_weights(
-    batch, class_power, attribute_power, *, normalize=True, everyone=None
-):
-    """W of the classes of a batch, in the shape of ``batch.error``.
+def remse_weights(error, class_power, attribute_power, everyone=None):
+    """W of the classes of a batch with errors (k, a) or (k, models, a).
 
     Powers are numbers, or tensors of shape (models, 1); `everyone` (K, a) has the
     errors that the batch is compared with, None means its own.
     """
-    error = batch.error
     lowest_of_attribute = (error if everyone is None else everyone).amin(0, True)
     # Masks cost more than the weights themselves. They are needed only where
     # an error is 0 or (NaN) a class is absent; asking makes a host wait for
@@ -559,14 +554,13 @@ def remse_weights(
         if not _is_number(attribute_power, 1):
             factor.pow_(attribute_power)
         weight = factor if weight is None else weight.mul_(factor)
-    if masked:
-        weight = torch.where(empty, 1.0, weight)
-    if normalize:
-        # Each model's weights have mean 1 over the entries of its batch.
-        sums = (weight * batch.count).sum(dim=(0, -1), keepdim=True)[0]
-        entries = len(batch.slot) * weight.shape[-1]
-        weight.mul_(entries / sums)
-    return weight
+    return torch.where(empty, 1.0, weight) if masked else weight
+
+
+def normalize_(weight, batch):
+    """Divide each model's weights, in place, by their mean over the batch's entries."""
+    sums = (weight * batch.count).sum(dim=(0, -1), keepdim=True)[0]
+    weight.mul_(len(batch.slot) * weight.shape[-1] / sums)
 
 
 def _is_number(power, number):
