@@ -425,6 +425,13 @@ class ReZSLRegressor(
         The classifier calls this with its own grouping, so that two classes
         with equal attributes stay two.
         """
+        trained, generator = self._begin(X, S, prototypes, group, is_table)
+        self._train(X, S, prototypes, group, trained, generator)
+        self._finish(X, S, prototypes, group, trained)
+        return self
+
+    def _begin(self, X, S, prototypes, group, is_table=None):
+        """All before the first step; which classes to train on, and a generator."""
         self._start_run(is_table, prototypes, group)
         resume = self.warm_start and hasattr(self, "coefs_")
         if resume:
@@ -440,11 +447,17 @@ class ReZSLRegressor(
             self._fit_scaling(X[trained[group]], prototypes[trained])
             self._initialise(X.shape[1], X.dtype, generator)
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
-        self._train(X, S, prototypes, group, trained, generator)
+        return trained, generator
+
+    def _finish(self, X, S, prototypes, group, trained, sides=None):
+        """Everything after the last step.
+
+        `sides` keeps the feature sides of one set of rows: they do not depend on
+        what the head was trained for.
+        """
         self.error_matrix_ = self._errors(X, S, group, len(self.prototypes_))
-        self._fit_feature_side(X, prototypes, group, trained)
+        self._fit_feature_side(X, prototypes, group, trained, sides)
         self.__dict__.pop("_state", None)
-        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -704,19 +717,12 @@ class ReZSLRegressor(
     # ---- training -----------------------------------------------------------
 
     def _train(self, X, S, prototypes, group, trained, generator, partial=False):
-        self.loss_curve_ = [] if not partial else getattr(self, "loss_curve_", [])
-        for name in ("regression", "classification"):
-            curve = f"{name}_loss_curve_"
-            setattr(self, curve, getattr(self, curve, []) if partial else [])
-        self.validation_scores_ = []
-        if not partial or not hasattr(self, "weight_curve_"):
-            self.weight_curve_ = self.attribute_offset_[np.newaxis][:0]
+        self._start_curves(partial)
         n_epochs = 1 if partial else self.max_iter
         context = None
         if not partial:
             context = self._init_callback_context(max_subtasks=n_epochs)
             context.call_on_fit_task_begin(estimator=self, X=X, y=S)
-        self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
         device = resolve_device(self.device, X.dtype)
         self.device_ = str(device)
         if not len(self._space.varying):
@@ -736,18 +742,30 @@ class ReZSLRegressor(
                 "batch_size, or set device='cpu'."
             ) from error
         except FloatingPointError as error:
-            unscaled = [
-                f"{name}='standard'"
-                for name in ("feature_scaling", "attribute_scaling")
-                if getattr(self, name) is None
-            ]
-            raise ValueError(
-                f"Training diverged: {error}. Lower learning_rate_init (now "
-                f"{self.learning_rate_init})"
-                + (f", or set {' and '.join(unscaled)}." if unscaled else ".")
-            ) from None
+            raise ValueError(self._diverged(error)) from None
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
         self._end_of_fit(context, X, S)
+
+    def _start_curves(self, partial=False):
+        for name in ("", "regression_", "classification_"):
+            curve = f"{name}loss_curve_"
+            setattr(self, curve, getattr(self, curve, []) if partial else [])
+        self.validation_scores_ = []
+        if not partial or not hasattr(self, "weight_curve_"):
+            self.weight_curve_ = self.attribute_offset_[np.newaxis][:0]
+        self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
+
+    def _diverged(self, error):
+        unscaled = [
+            f"{name}='standard'"
+            for name in ("feature_scaling", "attribute_scaling")
+            if getattr(self, name) is None
+        ]
+        return (
+            f"Training diverged: {error}. Lower learning_rate_init (now "
+            f"{self.learning_rate_init})"
+            + (f", or set {' and '.join(unscaled)}." if unscaled else ".")
+        )
 
     def _end_of_fit(self, context, X, S):
         if context is not None:
@@ -768,17 +786,7 @@ class ReZSLRegressor(
         scaled = self._features.transform(X)
         x = place_features(scaled if rows is None else scaled[rows], device)
         of_row = torch.from_numpy(number[group if rows is None else group[rows]])
-        classify = (
-            self.classification_weight > 0
-            and self._is_table
-            and targets.shape[1] > 1
-            and trained.sum() > 1
-        )
-        if not classify and not self.regression_weight:
-            raise ValueError(
-                "regression_weight=0 leaves only the classification term, which needs "
-                "a class table with at least 2 classes and 2 varying attributes."
-            )
+        classify = self._classifies(targets[trained])
         classification_weight = self.classification_weight if classify else 0.0
         objective = self._objective(
             as_tensor(targets[trained], device), classification_weight, partial
@@ -839,14 +847,7 @@ class ReZSLRegressor(
                 epoch = next(run, None)
                 if epoch is None:
                     break
-                self.n_iter_ += 1
-                self.loss_curve_.append(epoch.loss)
-                self.regression_loss_curve_.append(epoch.regression)
-                self.classification_loss_curve_.append(epoch.classification)
-                if epoch.weights is not None:
-                    row = np.full_like(self.attribute_offset_, np.nan)
-                    row[self._space.varying] = epoch.weights
-                    self.weight_curve_ = np.vstack([self.weight_curve_, row])
+                self._record(epoch)
                 stop = False
                 if stopping is not None:
                     # Held-out classes can be ranked only where there are classes.
@@ -891,6 +892,20 @@ class ReZSLRegressor(
                 "generator": generator.get_state().numpy(),
                 "dropout": heads.generator.get_state().cpu().numpy(),
             }
+
+    def _classifies(self, prototypes):
+        """Whether the objective has a classification term: (K, a') are trained on."""
+        classify = (
+            self.classification_weight > 0
+            and self._is_table
+            and min(prototypes.shape) > 1
+        )
+        if not classify and not self.regression_weight:
+            raise ValueError(
+                "regression_weight=0 leaves only the classification term, which needs "
+                "a class table with at least 2 classes and 2 varying attributes."
+            )
+        return classify
 
     def _objective(self, prototypes, classification_weight, partial):
         """What the head is trained for: (K, a') are the training classes."""
@@ -938,6 +953,16 @@ class ReZSLRegressor(
             return auto_batch_size(n)
         return min(self.batch_size, n)
 
+    def _record(self, epoch):
+        self.n_iter_ += 1
+        self.loss_curve_.append(epoch.loss)
+        self.regression_loss_curve_.append(epoch.regression)
+        self.classification_loss_curve_.append(epoch.classification)
+        if epoch.weights is not None:
+            row = np.full_like(self.attribute_offset_, np.nan)
+            row[self._space.varying] = epoch.weights
+            self.weight_curve_ = np.vstack([self.weight_curve_, row])
+
     def _print_epoch(self, epoch):
         line = (
             f"epoch {self.n_iter_}: loss {epoch.loss:.4f} (regression "
@@ -947,7 +972,7 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
-    def _fit_feature_side(self, X, prototypes, group, trained):
+    def _fit_feature_side(self, X, prototypes, group, trained, sides=None):
         self._side = None
         if not (self.feature_weight and self._is_table and trained.sum() > 1):
             return
@@ -957,7 +982,11 @@ class ReZSLRegressor(
         x = self._features.transform(X if trained.all() else X[rows])
         number = (np.cumsum(trained) - 1)[group[rows]]
         P = prototypes[trained]
-        self._side = FeatureSide().fit(x, number, P[:, self._space.varying], self._seed)
+        sides, key = {} if sides is None else sides, (self._seed, self.feature_scaling)
+        if key not in sides:
+            varying = P[:, self._space.varying]
+            sides[key] = FeatureSide().fit(x, number, varying, self._seed)
+        self._side = sides[key]
         # Both sides are to spread a sample's scores over the classes alike.
         space = self._space.transform(P)
         spread = [
