@@ -466,10 +466,10 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
     # Candidates that differ in nothing that training sees are trained once.
     head_of, heads_of, leaders = {}, [], []
     for number, regressor in enumerate(regressors):
-        trained, generator = regressor._begin(X, S, prototypes, group, is_table)
-        regressor._start_curves()
         heads_of.append(None)
         try:
+            trained, generator = regressor._begin(X, S, prototypes, group, is_table)
+            regressor._start_curves()
             regressor._classifies(regressor._space.transform(prototypes))
         except ValueError as error:
             errors[number] = error
@@ -479,10 +479,11 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
             head_of[settings] = len(leaders)
             leaders.append(regressor)
         heads_of[number] = head_of[settings]
-    first = regressors[0]
+    if not leaders:
+        return errors
+    first, epochs = leaders[0], []
     device = resolve_device(first.device, X.dtype)
-    epochs = []
-    if leaders and len(first._space.varying):
+    if len(first._space.varying):
         heads = _new_heads(leaders, device)
         trainee, optimizer, sampler = _set_up(leaders, heads, prototypes, group, device)
         sampler.generator = generator
