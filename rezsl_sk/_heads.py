@@ -5,6 +5,7 @@ Heads are tensors during training and two lists of NumPy arrays (`coefs`,
 and no accelerator to predict.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -29,10 +30,11 @@ class Heads(nn.Module):
         scikit-learn's MLPRegressor, the l-th of intercepts (n_out_l,).
 
     dropout : float, or list of m floats
-        Probability with which a hidden unit is dropped in training.
+        Probability with which a hidden unit is dropped in training. Heads with
+        equal ones should be neighbours: these share a mask.
 
     seed : int
-        Seed of the dropout masks, which heads of equal `dropout` share.
+        Seed of the dropout masks.
     """
 
     def __init__(self, arrays, *, dropout=0.0, seed=0, device="cpu"):
@@ -57,17 +59,14 @@ class Heads(nn.Module):
             parameter.grad = torch.zeros_like(parameter)
         self._buffers_of_batch = {}
 
-    def of_each(self):
-        """For each head its parameters, as views that carry their gradients."""
-        heads = []
-        for head in range(self.n_heads):
-            views = []
-            for parameter in (*self.weights, *self.biases):
-                view = parameter.data[head]
-                view.grad = parameter.grad[head]
-                views.append(view)
-            heads.append(views)
-        return heads
+    def parameters_of(self, heads):
+        """Parameters of a slice of the heads, as views that carry their gradients."""
+        views = []
+        for parameter in (*self.weights, *self.biases):
+            view = parameter.data[heads]
+            view.grad = parameter.grad[heads]
+            views.append(view)
+        return views
 
     @torch.no_grad()
     def forward(self, X):
@@ -96,9 +95,8 @@ class Heads(nn.Module):
             if layer < last:
                 nn.functional.leaky_relu_(X, NEGATIVE_SLOPE)
                 if self.training and any(self.dropout):
-                    mask = self._mask(("mask", layer), X)
-                    X.mul_(mask)
-                    self._masks.append(mask)
+                    self._masks.append(self._draw_masks(layer, X))
+                    self._drop(layer, X)
                 self._inputs.append(X)
         return X
 
@@ -128,7 +126,7 @@ class Heads(nn.Module):
                 back, X, NEGATIVE_SLOPE, True, grad_input=back
             )
             if self._masks:
-                back.mul_(self._masks[layer - 1])
+                self._drop(layer - 1, back)
             gradient = back
 
     def arrays(self):
@@ -150,14 +148,34 @@ class Heads(nn.Module):
             self._buffers_of_batch[name] = buffer
         return buffer[: shape[0]]
 
-    def _mask(self, name, X):
-        """Factors 0 or 1 / (1 - dropout): (n, 1, units), or (n, heads, units)."""
-        n, m, units = X.shape
-        if len(set(self.dropout)) == 1:
-            out = self._buffer(name, n, 1, units)
-            return dropout_mask(out, self.dropout[:1], self.generator)
-        out = self._buffer(name, n, m, units)
-        return dropout_mask(out, self.dropout, self.generator)
+    def _draw_masks(self, layer, X):
+        """A mask (n, 1, units) for each run of heads with one dropout, or None."""
+        n, _, units = X.shape
+        draw = None
+        masks = []
+        for heads, dropout in runs(self.dropout):
+            if not dropout:
+                masks.append((heads, None))
+                continue
+            if draw is None:
+                draw = uniform_draw(n, units, X, self.generator)
+            out = self._buffer(("mask", layer, heads.start), n, 1, units)
+            masks.append((heads, dropout_mask(draw, dropout, out)))
+        return masks
+
+    def _drop(self, layer, X):
+        for heads, mask in self._masks[layer]:
+            if mask is not None:
+                X[:, heads].mul_(mask)
+
+
+def runs(values):
+    """Slices of equal neighbours, and their value."""
+    start = 0
+    for value, equal in itertools.groupby(values):
+        stop = start + len(list(equal))
+        yield slice(start, stop), value
+        start = stop
 
 
 def _parameters(arrays, device):
@@ -169,29 +187,36 @@ def _parameters(arrays, device):
     )
 
 
-def dropout_mask(out, dropout, generator):
-    """Fill `out` (n, heads, units) with 0 or 1 / (1 - dropout of the head).
+def uniform_draw(n, units, like, generator):
+    """A random number for each hidden unit of each sample, and its range.
 
-    One draw for each unit of each sample serves all heads. On a CPU torch draws
-    Bernoulli numbers one by one, which took longer than the matrix product beside
-    it. Four at a time from 64 random bits, at a resolution of 1 / 65536, take a
-    tenth of that.
+    On a CPU torch draws Bernoulli numbers one by one, which took longer than the
+    matrix product beside it. Four at a time from 64 random bits, at a resolution
+    of 1 / 65536, take a tenth of that.
+
+    Returns
+    -------
+    draw : tensor of shape (n, units)
+        Of the dtype and on the device of `like`; uniform.
+
+    low, high : float
+        Its range.
     """
-    n, _, units = out.shape
-    if out.device.type != "cpu":
-        draw = torch.rand(n, units, device=out.device, generator=generator)
-        limits = [1 - share for share in dropout]
-    else:
-        words = torch.empty((n * units + 3) // 4, dtype=torch.int64)
-        words.random_(-(2**63), None, generator=generator)
-        draw = words.view(torch.int16)[: n * units].view(n, units)
-        limits = [round((1 - share) * 65536) - 32768 for share in dropout]
-    for head, (share, limit) in enumerate(zip(dropout, limits, strict=True)):
-        of_head = out[:, head]
-        # Numbers of one type: comparing others takes torch ten times as long.
-        torch.lt(draw.to(out.dtype), limit, out=of_head)
-        of_head.mul_(1 / (1 - share))
-    return out
+    if like.device.type != "cpu":
+        draw = torch.rand(n, units, device=like.device, generator=generator)
+        return draw.to(like.dtype), 0.0, 1.0
+    words = torch.empty((n * units + 3) // 4, dtype=torch.int64)
+    words.random_(-(2**63), None, generator=generator)
+    draw = words.view(torch.int16)[: n * units].view(n, units)
+    # Numbers of the mask's type: comparing others takes torch ten times as long.
+    return draw.to(like.dtype), -32768.0, 32768.0
+
+
+def dropout_mask(drawn, dropout, out):
+    """Fill `out` (n, 1, units) with 0, or 1 / (1 - dropout) where a unit is kept."""
+    draw, low, high = drawn
+    limit = low + (1 - dropout) * (high - low)
+    return torch.lt(draw.unsqueeze(1), limit, out=out).mul_(1 / (1 - dropout))
 
 
 def initial_arrays(layer_sizes, dtype, generator):

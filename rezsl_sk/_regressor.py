@@ -808,10 +808,8 @@ class ReZSLRegressor(
         schedule = None
         if not partial and self.learning_rate == "one_cycle":
             schedule = one_cycle(n_epochs * sampler.n_batches)
-        groups = [
-            (parameters, self.learning_rate_init, self.weight_decay)
-            for parameters in heads.of_each()
-        ]
+        parameters = heads.parameters_of(slice(None))
+        groups = [(parameters, self.learning_rate_init, self.weight_decay)]
         if isinstance(objective, Objective) and list(objective.parameters()):
             # A loss's own parameters are not decayed.
             groups.append((list(objective.parameters()), self.learning_rate_init, 0.0))

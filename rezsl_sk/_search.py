@@ -28,7 +28,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metaestimators import _safe_split
 
 from ._classifier import ZeroShotClassifier
-from ._heads import Heads
+from ._heads import Heads, runs
 from ._regressor import ReZSLRegressor
 from ._tables import distinct_rows
 from ._training import (
@@ -64,15 +64,15 @@ SHARED = (
     "random_state",
 )
 OF_EACH = (
+    "dropout",
+    "learning_rate_init",
+    "weight_decay",
     "loss",
     "class_power",
     "attribute_power",
     "regression_weight",
     "classification_weight",
     "scale",
-    "learning_rate_init",
-    "weight_decay",
-    "dropout",
 )
 # Of parameters, optimiser and one batch: beyond the processor's cache, side by side
 # is no faster than one after the other.
@@ -464,9 +464,8 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
     """Train regressors that are alike; what went wrong with each, or None."""
     errors: list[Exception | None] = [None] * len(regressors)
     # Candidates that differ in nothing that training sees are trained once.
-    head_of, heads_of, leaders = {}, [], []
+    members = defaultdict(list)
     for number, regressor in enumerate(regressors):
-        heads_of.append(None)
         try:
             trained, generator = regressor._begin(X, S, prototypes, group, is_table)
             regressor._start_curves()
@@ -474,11 +473,10 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
         except ValueError as error:
             errors[number] = error
             continue
-        settings = tuple(getattr(regressor, name) for name in OF_EACH)
-        if settings not in head_of:
-            head_of[settings] = len(leaders)
-            leaders.append(regressor)
-        heads_of[number] = head_of[settings]
+        members[tuple(getattr(regressor, name) for name in OF_EACH)].append(number)
+    # Neighbours with equal settings share masks and steps of the optimiser.
+    heads_of = [members[settings] for settings in sorted(members)]
+    leaders = [regressors[numbers[0]] for numbers in heads_of]
     if not leaders:
         return errors
     first, epochs = leaders[0], []
@@ -493,20 +491,20 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
             batches = sampler.epoch(device)
             epochs.append(run_epoch(trainee, optimizer, x, of_row, batches))
         arrays = heads.arrays()
-    for number, (regressor, head) in enumerate(zip(regressors, heads_of, strict=True)):
-        if head is None:
-            continue
-        regressor.device_ = str(device)
-        try:
-            if epochs:
-                regressor.coefs_, regressor.intercepts_ = arrays[head]
-                _check_epochs(regressor, [epoch[head] for epoch in epochs])
-            else:
-                # One class, or all alike: nothing to learn but the constants.
-                regressor.n_iter_, regressor.loss_ = 1, 0.0
-            regressor._finish(X, S, prototypes, group, trained, sides)
-        except Exception as error:
-            errors[number] = error
+    for head, numbers in enumerate(heads_of):
+        for number in numbers:
+            regressor = regressors[number]
+            regressor.device_ = str(device)
+            try:
+                if epochs:
+                    regressor.coefs_, regressor.intercepts_ = arrays[head]
+                    _check_epochs(regressor, [epoch[head] for epoch in epochs])
+                else:
+                    # One class, or all alike: nothing to learn but the constants.
+                    regressor.n_iter_, regressor.loss_ = 1, 0.0
+                regressor._finish(X, S, prototypes, group, trained, sides)
+            except Exception as error:
+                errors[number] = error
     return errors
 
 
@@ -564,8 +562,11 @@ def _set_up(regressors, heads, prototypes, group, device):
     optimizer = Optimizer(
         first.solver,
         [
-            (parameters, regressor.learning_rate_init, regressor.weight_decay)
-            for parameters, regressor in zip(heads.of_each(), regressors, strict=True)
+            (heads.parameters_of(equal), *rate_and_decay)
+            for equal, rate_and_decay in runs(
+                (regressor.learning_rate_init, regressor.weight_decay)
+                for regressor in regressors
+            )
         ],
         momentum=first.momentum,
         schedule=schedule,

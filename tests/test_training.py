@@ -32,7 +32,9 @@ def test_sixty_steps_equal_the_public_reference(shared, written_out):
     else:
         loss = ReMSELoss(1, 0.1, normalize_weights=False, n_groups=len(table))
         objective = Objective(loss, table, scale=20.0, l2=True)
-    optimizer = Optimizer("sgd", [(heads.of_each()[0], 0.05, 1e-5)], momentum=0.9)
+    optimizer = Optimizer(
+        "sgd", [(heads.parameters_of(slice(0, 1)), 0.05, 1e-5)], momentum=0.9
+    )
     X, y = torch.from_numpy(run["X"]), torch.from_numpy(run["y"])
     terms = []
     for rows in torch.from_numpy(run["batches"]):
@@ -99,7 +101,12 @@ def test_gradients_of_heads_side_by_side_are_those_of_autograd(hidden, normalize
     trainee = Trainee(heads, objective)
     regression, classification = trainee.gradients(X, group)
     for head in range(m):
-        masks = [mask[:, head] for mask in heads._masks]
+        masks = [
+            1.0 if mask is None else mask[:, 0]
+            for layer in heads._masks
+            for at, mask in layer
+            if at.start <= head < at.stop
+        ]
         slow = SlowHead(*arrays[head], masks)
         loss = ReMSELoss(*settings["powers"][head], normalize_weights=normalize)
         expected = Objective(
@@ -114,7 +121,7 @@ def test_gradients_of_heads_side_by_side_are_those_of_autograd(hidden, normalize
         terms[0].backward()
         total = objective.totals(regression, classification)[head]
         torch.testing.assert_close(total, terms[0].detach())
-        ours = heads.of_each()[head]
+        ours = heads.parameters_of(head)
         for own, theirs in zip(ours, (*slow.weights, *slow.biases), strict=True):
             gradient = theirs.grad if own.ndim == 1 else theirs.grad.T
             torch.testing.assert_close(own.grad, gradient)
@@ -132,8 +139,8 @@ def test_heads_side_by_side_train_as_each_alone():
         heads = Heads([arrays] * len(numbers), dropout=0.5, seed=3)
         objective = fused(table, [powers[number] for number in numbers])
         groups = [
-            (parameters, rates[number], 1e-3)
-            for parameters, number in zip(heads.of_each(), numbers, strict=True)
+            (heads.parameters_of(slice(nth, nth + 1)), rates[number], 1e-3)
+            for nth, number in enumerate(numbers)
         ]
         optimizer = Optimizer("adamw", groups, schedule=one_cycle(12))
         for _ in range(3):
