@@ -19,10 +19,24 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
+from ._blocks import (
+    IN_MEMORY_BYTES,
+    Rows,
+    Sample,
+    blocks,
+    is_stored,
+    open_rows,
+    sample_size,
+)
 from ._feature_side import FeatureSide
 from ._heads import Head, forward_arrays, initial_arrays
+from ._sampling import StreamSampler
 from ._scaling import AttributeSpace, FeatureScaling, unit_rows
 from ._tables import check_table, column_names, distinct_rows
 from ._training import (
@@ -41,7 +55,7 @@ from ._training import (
     state_to_numpy,
     state_to_torch,
 )
-from .decoding import prototype_scores
+from .decoding import prototype_scores, score_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -413,6 +427,10 @@ class ReZSLRegressor(
         MemoryError
             If the accelerator's memory does not suffice.
         """
+        X = open_rows(X)
+        if isinstance(X, Rows):
+            X = self._check_X(X, reset=True)
+            return self._fit(X, None, *self._read_classes(X, y))
         X, S = self._check_X_S(X, y, reset=True)
         return self._fit(X, S, *distinct_rows(S))
 
@@ -421,12 +439,12 @@ class ReZSLRegressor(
         """Fit on checked arrays; `group` (n,) gives the row of `prototypes`.
 
         The classifier calls this with its own grouping, so that two classes
-        with equal attributes stay two.
+        with equal attributes stay two. S is shown to callbacks and may be None.
         """
         self._start_run(is_table, prototypes, group)
         resume = self.warm_start and hasattr(self, "coefs_")
         if resume:
-            self._check_same_shapes(X, S)
+            self._check_same_shapes(X, prototypes)
         random_state = check_random_state(self.random_state)
         self._seed = int(random_state.randint(np.iinfo(np.int32).max))
         generator = torch.Generator().manual_seed(self._seed)
@@ -434,13 +452,19 @@ class ReZSLRegressor(
         if self.early_stopping:
             trained = self._hold_out(len(prototypes), generator)
         self.validation_classes_ = np.flatnonzero(~trained)
+        sample = held_out = None
+        if isinstance(X, Rows):
+            scaling, sample, held_out = self._first_pass(X, group, trained)
+        elif not resume:
+            mine = X if trained.all() else X[trained[group]]
+            scaling = FeatureScaling(self.feature_scaling).fit(mine)
         if not resume:
-            self._fit_scaling(X[trained[group]], prototypes[trained])
+            self._set_scaling(scaling, prototypes[trained])
             self._initialise(X.shape[1], X.dtype, generator)
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
-        self._train(X, S, prototypes, group, trained, generator)
-        self.error_matrix_ = self._errors(X, S, group, len(self.prototypes_))
-        self._fit_feature_side(X, prototypes, group, trained)
+        self._train(X, S, prototypes, group, trained, generator, held_out=held_out)
+        self.error_matrix_ = self._errors(X, prototypes, group, len(self.prototypes_))
+        self._fit_feature_side(X, prototypes, group, trained, sample)
         self.__dict__.pop("_state", None)
         return self
 
@@ -488,6 +512,13 @@ class ReZSLRegressor(
                 "part of the classes. Set early_stopping=False."
             )
         first = not hasattr(self, "coefs_")
+        X = open_rows(X)
+        if isinstance(X, Rows):
+            raise ValueError(
+                f"partial_fit takes rows in memory, but X is a file of {X.shape[0]} x "
+                f"{X.shape[1]}. Give a part of it, X[start:stop], or use fit, which "
+                "reads files of any size as it goes."
+            )
         X, S = self._check_X_S(X, y, reset=first)
         if not first:
             self._check_same_shapes(X, S)
@@ -511,7 +542,7 @@ class ReZSLRegressor(
             random_state = check_random_state(self.random_state)
             self._seed = int(random_state.randint(np.iinfo(np.int32).max))
             generator = torch.Generator().manual_seed(self._seed)
-            self._fit_scaling(X, table)
+            self._set_scaling(FeatureScaling(self.feature_scaling).fit(X), table)
             self._initialise(X.shape[1], X.dtype, generator)
             self.validation_classes_ = np.empty(0, dtype=np.intp)
             self.error_matrix_ = np.empty((0, S.shape[1]), dtype=X.dtype)
@@ -522,7 +553,7 @@ class ReZSLRegressor(
         self.prototypes_ = table if self._is_table else table[:0]
         trained = np.ones(len(table), dtype=bool)
         self._train(X, S, table, group, trained, generator, partial=True)
-        errors = self._errors(X, S, group, len(self.prototypes_))
+        errors = self._errors(X, table, group, len(self.prototypes_))
         here = ~np.isnan(errors).all(axis=1)
         merged = np.full_like(errors, np.nan)
         merged[: len(self.error_matrix_)] = self.error_matrix_
@@ -588,9 +619,10 @@ class ReZSLRegressor(
             n_attributes=len(self.attribute_offset_),
         )
         X = self._check_X(X)
+        score = self._scorer(matrix, names)
         best = np.empty(len(X), dtype=np.intp)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            best[rows] = self._scores(X[rows], matrix, names).argmax(axis=1)
+        for rows, block in blocks(X, score_rows(len(matrix))):
+            best[rows] = score(block).argmax(axis=1)
         return best if names is None else names[best]
 
     # ---- the checked way in -------------------------------------------------
@@ -619,8 +651,87 @@ class ReZSLRegressor(
             )
         return X, S
 
-    def _check_X(self, X):
-        return self._in_working_dtype(validate_data(self, X, reset=False), False)
+    def _check_X(self, X, reset=False):
+        X = open_rows(X)
+        if isinstance(X, Rows):
+            # Their values are checked when they are read.
+            validate_data(self, np.zeros((1, X.shape[1])), reset=reset)
+        else:
+            X = validate_data(self, X, reset=reset)
+        return self._in_working_dtype(X, reset)
+
+    def _read_classes(self, X, y):
+        """Distinct rows of S and the number of each row's one; S may be a file.
+
+        Never holds S twice, nor at all where it is a file.
+        """
+        self.attribute_names_ = column_names(y)
+        if is_stored(y):
+            self._y_ndim = y.ndim
+            y = Rows(y, what="S")
+        else:
+            y = validate_data(self, y=y, multi_output=True, y_numeric=True)
+            self._y_ndim = y.ndim
+        check_consistent_length(X, y)
+        table, group = None, np.empty(len(X), dtype=np.int32)
+        for rows, S in blocks(y, PREDICT_ROWS):
+            with np.errstate(over="ignore"):
+                S = S.astype(X.dtype).reshape(len(S), -1)
+            if not np.isfinite(S).all():
+                raise ValueError(
+                    f"S holds values beyond the range of {X.dtype}; rescale them."
+                )
+            known = S[:0] if table is None else table
+            table, number = _append_new(
+                *distinct_rows(np.concatenate([known, S])), len(known)
+            )
+            group[rows] = number[len(known) :]
+            if table.nbytes > IN_MEMORY_BYTES:
+                raise ValueError(
+                    f"S has {len(table)} distinct rows and more: no table of classes, "
+                    "for which X must be in memory."
+                )
+        table, number = distinct_rows(table)
+        return table, number.astype(np.int32)[group]
+
+    def _first_pass(self, X, group, trained):
+        """Check all rows of a file and take of them what needs no second look.
+
+        Returns
+        -------
+        scaling : FeatureScaling
+            Of the rows of trained classes.
+
+        sample : Sample
+            Rows of trained classes, each as likely to be in it.
+
+        held_out : Sample or None
+            Rows of the other classes, as many of each class as there are and fit.
+        """
+        rng = np.random.default_rng(self._seed)
+        mine = trained[group]
+        size = sample_size(X)
+        sample = Sample(_some(np.flatnonzero(mine), size, rng), X)
+        samples, held_out = [sample], None
+        if not trained.all():
+            rows = rng.permutation(np.flatnonzero(~mine))
+            rows = rows[np.argsort(group[rows], kind="stable")]
+            count = np.bincount(group[rows], minlength=len(trained))
+            nth = np.arange(len(rows)) - (np.cumsum(count) - count)[group[rows]]
+            most = max(1, size // int((~trained).sum()))
+            held_out = Sample(np.sort(rows[nth < most]), X)
+            samples.append(held_out)
+
+        def passing():
+            for rows, block in X.blocks(PREDICT_ROWS):
+                for some in samples:
+                    some.take(rows, block)
+                yield block if trained.all() else block[mine[rows]]
+
+        scaling = FeatureScaling(self.feature_scaling)
+        scaling.fit_blocks(passing(), X.shape[1], X.dtype)
+        X.checked = True
+        return scaling, sample, held_out
 
     def _in_working_dtype(self, X, reset):
         if not reset and hasattr(self, "coefs_"):
@@ -631,6 +742,7 @@ class ReZSLRegressor(
             return X.astype(dtype, copy=False, order="C")
 
     def _check_same_shapes(self, X, S):
+        """X (n, d) and S, or a table (K, a), must fit the weights there are."""
         expected = (self.n_features_in_, len(self.attribute_offset_))
         if (X.shape[1], S.shape[1]) != (self.coefs_[0].shape[0], expected[1]):
             raise ValueError(
@@ -674,8 +786,8 @@ class ReZSLRegressor(
 
     # ---- the space of training ----------------------------------------------
 
-    def _fit_scaling(self, X, prototypes):
-        self._features = FeatureScaling(self.feature_scaling).fit(X)
+    def _set_scaling(self, features, prototypes):
+        self._features = features
         self.feature_offset_, self.feature_scale_ = (
             self._features.offset,
             self._features.scale,
@@ -700,7 +812,18 @@ class ReZSLRegressor(
 
     # ---- training -----------------------------------------------------------
 
-    def _train(self, X, S, prototypes, group, trained, generator, partial=False):
+    def _train(
+        self,
+        X,
+        S,
+        prototypes,
+        group,
+        trained,
+        generator,
+        *,
+        partial=False,
+        held_out=None,
+    ):
         self.loss_curve_ = [] if not partial else getattr(self, "loss_curve_", [])
         for name in ("regression", "classification"):
             curve = f"{name}_loss_curve_"
@@ -712,7 +835,7 @@ class ReZSLRegressor(
         context = None
         if not partial:
             context = self._init_callback_context(max_subtasks=n_epochs)
-            context.call_on_fit_task_begin(estimator=self, X=X, y=S)
+            context.call_on_fit_task_begin(estimator=self, **shown_to_callbacks(X, S))
         self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
         device = resolve_device(self.device, X.dtype)
         self.device_ = str(device)
@@ -724,7 +847,16 @@ class ReZSLRegressor(
             return
         try:
             self._run(
-                X, S, prototypes, group, trained, generator, device, n_epochs, context
+                X,
+                S,
+                prototypes,
+                group,
+                trained,
+                generator,
+                device,
+                n_epochs,
+                context,
+                held_out,
             )
         except torch.OutOfMemoryError as error:
             raise MemoryError(
@@ -750,21 +882,30 @@ class ReZSLRegressor(
         if context is not None:
             context.call_on_fit_task_end(
                 estimator=self,
-                X=X,
-                y=S,
+                **shown_to_callbacks(X, S),
                 reconstruction_attributes=lambda: {},
             )
 
     def _run(
-        self, X, S, prototypes, group, trained, generator, device, n_epochs, context
+        self,
+        X,
+        S,
+        prototypes,
+        group,
+        trained,
+        generator,
+        device,
+        n_epochs,
+        context,
+        held_out,
     ):
         partial = context is None
         targets = self._space.transform(prototypes)
         rows = np.flatnonzero(trained[group]) if not trained.all() else None
         number = np.cumsum(trained) - 1  # of each trained class among them
         scaled = self._features.transform(X)
-        x = place_features(scaled if rows is None else scaled[rows], device)
-        of_row = torch.from_numpy(number[group if rows is None else group[rows]])
+        x = scaled if rows is None else scaled[rows]
+        of_row = number[group if rows is None else group[rows]]
         classify = (
             self.classification_weight > 0
             and self._is_table
@@ -807,14 +948,23 @@ class ReZSLRegressor(
             momentum=self.momentum,
             weight_decay=self.weight_decay,
         )
-        sampler = Sampler(
-            of_row,
-            kind=self.sampler,
-            batch_size=self._batch_size(len(x)),
-            ways=self.ways,
-            shots=self.shots,
-            generator=generator,
-        )
+        how = {
+            "kind": self.sampler,
+            "batch_size": self._batch_size(len(x)),
+            "ways": self.ways,
+            "shots": self.shots,
+            "generator": generator,
+        }
+        if isinstance(x, Rows):
+            sampler = StreamSampler(x, of_row.astype(np.int32), **how)
+            # The batches bring their rows and classes along.
+            x, of_row = (
+                as_tensor(np.empty((0, x.shape[1]), x.dtype), device),
+                of_row[:0],
+            )
+        else:
+            x = place_features(x, device)
+            sampler = Sampler(torch.from_numpy(of_row), **how)
         schedule = None
         if partial:
             self._restore(head, objective, optimizer)
@@ -825,10 +975,15 @@ class ReZSLRegressor(
         stopping = None
         if not trained.all():
             stopping = Stopping(n_iter_no_change=self.n_iter_no_change, tol=self.tol)
-            held_rows = np.flatnonzero(~trained[group])
+            if held_out is None:
+                held_rows = np.flatnonzero(~trained[group])
+                held_x = scaled[held_rows]
+            else:
+                held_rows = held_out.numbers
+                held_x = self._features.transform(held_out.rows)
             held_number = np.cumsum(~trained) - 1
             held_out = (
-                as_tensor(scaled[held_rows], device),
+                as_tensor(held_x, device),
                 torch.from_numpy(held_number[group[held_rows]]).to(device),
                 as_tensor(targets[~trained], device),
             )
@@ -838,7 +993,7 @@ class ReZSLRegressor(
             optimizer,
             schedule,
             x,
-            of_row.to(device),
+            torch.from_numpy(of_row).to(device),
             sampler,
             n_epochs,
         )
@@ -847,7 +1002,9 @@ class ReZSLRegressor(
                 task = None
                 if context is not None and self.n_iter_ < n_epochs:
                     task = context.subcontext(task_name="epoch")
-                    task.call_on_fit_task_begin(estimator=self, X=X, y=S)
+                    task.call_on_fit_task_begin(
+                        estimator=self, **shown_to_callbacks(X, S)
+                    )
                 epoch = next(run, None)
                 if epoch is None:
                     break
@@ -871,8 +1028,7 @@ class ReZSLRegressor(
                 if task is not None:
                     stop |= task.call_on_fit_task_end(
                         estimator=self,
-                        X=X,
-                        y=S,
+                        **shown_to_callbacks(X, S),
                         reconstruction_attributes=lambda: dict(
                             zip(("coefs_", "intercepts_"), head.arrays(), strict=True)
                         ),
@@ -922,7 +1078,7 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
-    def _fit_feature_side(self, X, prototypes, group, trained):
+    def _fit_feature_side(self, X, prototypes, group, trained, sample):
         self._side = None
         if not (self.feature_weight and self._is_table and trained.sum() > 1):
             return
@@ -932,7 +1088,18 @@ class ReZSLRegressor(
         x = self._features.transform(X if trained.all() else X[rows])
         number = (np.cumsum(trained) - 1)[group[rows]]
         P = prototypes[trained]
-        self._side = FeatureSide().fit(x, number, P[:, self._space.varying], self._seed)
+        some = None
+        if sample is not None:
+            of_trained = np.cumsum(trained) - 1
+            some = (
+                self._features.transform(sample.rows),
+                of_trained[group[sample.numbers]],
+            )
+        self._side = FeatureSide().fit(
+            x, number, P[:, self._space.varying], self._seed, some
+        )
+        if some is not None:
+            x = some[0]
         # Both sides are to spread a sample's scores over the classes alike.
         space = self._space.transform(P)
         spread = [
@@ -950,8 +1117,8 @@ class ReZSLRegressor(
         output = np.empty(
             (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
         )
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            output[rows] = self._head_outputs(self._features.transform(X[rows]))
+        for rows, block in blocks(X, PREDICT_ROWS):
+            output[rows] = self._head_outputs(self._features.transform(block))
         return output
 
     def _head_outputs(self, x):
@@ -959,6 +1126,17 @@ class ReZSLRegressor(
 
     def _scores(self, X, prototypes, names=None):
         """Scores (n, k) of checked X for prototypes (k, a) in raw units."""
+        score = self._scorer(prototypes, names)
+        scores = np.empty((len(X), len(prototypes)), dtype=self.coefs_[0].dtype)
+        for rows, block in blocks(X, PREDICT_ROWS):
+            scores[rows] = score(block)
+        return scores
+
+    def _scorer(self, prototypes, names=None):
+        """A function from checked rows (m, d) to scores (m, k) for prototypes (k, a).
+
+        What depends on the prototypes alone is computed once.
+        """
         if not len(self._space.varying):
             raise ValueError(
                 "no class can be told from another: every attribute has one value "
@@ -968,29 +1146,35 @@ class ReZSLRegressor(
         space = self._space.transform(prototypes)
         self._space.check_directions(space, names)
         if self._side is None:
-            return prototype_scores(self._outputs(X), space)
+            return lambda X: prototype_scores(self._outputs(X), space)
         weights = self._side.weights(prototypes[:, self._space.varying])
-        scores = np.empty((len(X), len(prototypes)), dtype=weights.dtype)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            x = self._features.transform(X[rows])
+
+        def score(X):
+            x = self._features.transform(X)
             by_attributes = prototype_scores(self._head_outputs(x), space)
             by_features = self._side.similarities(x, weights) * self._side_unit
-            scores[rows] = by_attributes + self.feature_weight * (
-                by_features - by_attributes
-            )
-        return scores
+            return by_attributes + self.feature_weight * (by_features - by_attributes)
 
-    def _errors(self, X, S, group, n_classes):
-        """Class by attribute mean squared error in the space of training."""
-        errors = np.full((n_classes, S.shape[1]), np.nan, dtype=X.dtype)
+        return score
+
+    def _errors(self, X, prototypes, group, n_classes):
+        """Class by attribute mean squared error in the space of training.
+
+        Of the rows X (n, d), whose attributes are ``prototypes[group]``; for no
+        table of classes (n_classes 0) there is none.
+        """
+        errors = np.full((n_classes, prototypes.shape[1]), np.nan, dtype=X.dtype)
         if not n_classes or not len(self._space.varying):
             return errors
+        targets = self._space.transform(prototypes)
+        if self._l2:
+            targets = unit_rows(targets)
         total = np.zeros((n_classes, len(self._space.varying)))
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            output, target = self._outputs(X[rows]), self._space.transform(S[rows])
+        for rows, block in blocks(X, PREDICT_ROWS):
+            output = self._outputs(block)
             if self._l2:
-                output, target = unit_rows(output), unit_rows(target)
-            np.add.at(total, group[rows], np.square(output - target))
+                output = unit_rows(output)
+            np.add.at(total, group[rows], np.square(output - targets[group[rows]]))
         count = np.bincount(group, minlength=n_classes)
         present = np.flatnonzero(count)
         errors[np.ix_(present, self._space.varying)] = (
@@ -1005,6 +1189,18 @@ class ReZSLRegressor(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
+
+
+def _some(rows, n, rng):
+    """At most n of the row numbers, increasing."""
+    if len(rows) <= n:
+        return rows
+    return np.sort(rng.choice(rows, n, replace=False, shuffle=False))
+
+
+def shown_to_callbacks(X, S):
+    """Rows in memory; those of a file are not for callbacks to score every epoch."""
+    return {} if isinstance(X, Rows) else {"X": X, "y": S}
 
 
 def _append_new(table, group, n_known):

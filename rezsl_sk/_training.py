@@ -200,6 +200,7 @@ def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
     group : tensor of shape (n,), on the head's device
 
     batches : iterable of tensors of row numbers, on the head's device
+        Or of pairs (x, group) of the rows themselves, where these lie in a file.
 
     Returns
     -------
@@ -211,22 +212,23 @@ def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
     rows = 0
     weights = None
     for batch in batches:
-        if X.device == batch.device:
-            x = X.index_select(0, batch)
+        if isinstance(batch, tuple):
+            x, of_batch = batch
         else:
             x = X.index_select(0, batch.to(X.device)).to(batch.device)
-        terms = objective(head(x), group.index_select(0, batch))
+            of_batch = group.index_select(0, batch)
+        terms = objective(head(x), of_batch)
         optimizer.zero_grad(set_to_none=True)
         terms[0].backward()
         optimizer.step()
         if schedule is not None:
             schedule.step()
-        sums += torch.stack(terms).detach() * len(batch)
-        rows += len(batch)
+        sums += torch.stack(terms).detach() * len(x)
+        rows += len(x)
         latest = getattr(objective.loss, "_latest", None)
         if latest is not None:
-            of_batch = (latest[1] * latest[0].count).sum(dim=0)
-            weights = of_batch if weights is None else weights.add_(of_batch)
+            part = (latest[1] * latest[0].count).sum(dim=0)
+            weights = part if weights is None else weights.add_(part)
     if weights is not None:
         weights = (weights / rows).cpu().numpy()
     return Epoch(*(sums / rows).tolist(), weights)

@@ -12,6 +12,8 @@ __all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated"]
 
 METRICS = ("cosine", "euclidean")
 BLOCK_ENTRIES = 1 << 22  # scores held at a time when only their maximum is wanted
+SCORE_ENTRIES = 1 << 24  # the same for estimators, which do more for a row of scores
+SCORE_ROWS = 8192
 
 
 def prototype_scores(
@@ -158,6 +160,11 @@ def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.n
         )
     scores[:, seen] -= penalty
     return scores
+
+
+def score_rows(n_classes):
+    """How many rows an estimator scores at a time."""
+    return max(1, min(SCORE_ROWS, SCORE_ENTRIES // n_classes))
 
 
 def _checked_pair(predictions, prototypes, metric):

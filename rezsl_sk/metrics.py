@@ -11,9 +11,9 @@ from sklearn.utils import (
     check_array,
     check_consistent_length,
     column_or_1d,
-    gen_batches,
 )
 
+from ._blocks import blocks
 from ._tables import distinct_rows
 
 __all__ = [
@@ -480,8 +480,8 @@ class _Sides:
         seen_columns, unseen_columns = np.flatnonzero(seen), np.flatnonzero(~seen)
         margin = np.empty(n)
         hit_seen, hit_unseen = np.empty(n, dtype=bool), np.empty(n, dtype=bool)
-        for rows in gen_batches(n, max(1, BLOCK_ENTRIES // k)):
-            block = np.asarray(scores[rows])
+        for rows, block in blocks(scores, max(1, BLOCK_ENTRIES // k)):
+            block = np.asarray(block)
             if not np.isfinite(block).all():
                 raise ValueError(
                     f"scores have missing or infinite values in rows {rows.start} to "
