@@ -59,8 +59,8 @@ def open_rows(X, *, what="X", stream=True):
         return _read(X, slice(None), what)
     if X.dtype.kind not in "fiub" or X.ndim != 2:
         raise ValueError(
-            f"{what} has the shape {X.shape} and the type {X.dtype}; a file that is too "
-            "large for the memory must hold numbers, of shape (n, d)."
+            f"{what} has the shape {X.shape} and the type {X.dtype}; a file that is "
+            "read as it is needed must hold numbers, of shape (n, d)."
         )
     return Rows(X, what=what)
 

@@ -17,7 +17,7 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -55,7 +55,7 @@ from ._training import (
     state_to_numpy,
     state_to_torch,
 )
-from .decoding import prototype_scores, score_rows
+from .decoding import prototype_scorer, prototype_scores, score_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -611,17 +611,10 @@ class ReZSLRegressor(
                 )
             S_hat = self._from_space(self._outputs(self._check_X(X)))
             return S_hat[:, 0] if self._y_ndim == 1 else S_hat
-        names, matrix, _ = check_table(
-            prototypes,
-            what="prototypes",
-            names=classes,
-            attribute_names=self.attribute_names_,
-            n_attributes=len(self.attribute_offset_),
-        )
+        names, n_classes, score = self._ranking(prototypes, classes)
         X = self._check_X(X)
-        score = self._scorer(matrix, names)
         best = np.empty(len(X), dtype=np.intp)
-        for rows, block in blocks(X, score_rows(len(matrix))):
+        for rows, block in blocks(X, score_rows(n_classes)):
             best[rows] = score(block).argmax(axis=1)
         return best if names is None else names[best]
 
@@ -1145,17 +1138,32 @@ class ReZSLRegressor(
         prototypes = np.asarray(prototypes)
         space = self._space.transform(prototypes)
         self._space.check_directions(space, names)
+        compare = prototype_scorer(space)
         if self._side is None:
-            return lambda X: prototype_scores(self._outputs(X), space)
+            return lambda X: compare(self._finite(self._outputs(X)))
         weights = self._side.weights(prototypes[:, self._space.varying])
 
         def score(X):
             x = self._features.transform(X)
-            by_attributes = prototype_scores(self._head_outputs(x), space)
+            by_attributes = compare(self._finite(self._head_outputs(x)))
             by_features = self._side.similarities(x, weights) * self._side_unit
             return by_attributes + self.feature_weight * (by_features - by_attributes)
 
         return score
+
+    def _finite(self, output):
+        return check_array(output, input_name="predictions")
+
+    def _ranking(self, prototypes, classes):
+        """Names of the candidates (None: row numbers), their number, the scorer."""
+        names, matrix, _ = check_table(
+            prototypes,
+            what="prototypes",
+            names=classes,
+            attribute_names=self.attribute_names_,
+            n_attributes=len(self.attribute_offset_),
+        )
+        return names, len(matrix), self._scorer(matrix, names)
 
     def _errors(self, X, prototypes, group, n_classes):
         """Class by attribute mean squared error in the space of training.

@@ -379,6 +379,15 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         seen = np.isin(names, self.classes_)
         return lambda X: stack_calibrated(score(X), seen, self.seen_penalty_)
 
+    def _ranking(self, prototypes, classes):
+        """Names of the candidates, their number, the scorer."""
+        if prototypes is not None or classes is not None:
+            raise ValueError(
+                "prototypes and classes belong to a ReZSLRegressor; a classifier "
+                "chooses among its candidates_ (more of them: with_classes)."
+            )
+        return self.candidates_, len(self.candidates_), self._calibrated_scorer()
+
     def _calibrated_scores(self, X):
         score = self._calibrated_scorer()
         if not isinstance(X, Rows):

@@ -166,14 +166,17 @@ def test_nearest_gives_the_names_it_is_given(pair, names):
 def test_nearest_in_blocks(pair, monkeypatch, metric, entries):
     """Blocks of one row, of one, of two, and of all but one."""
     expected = nearest_prototype(*pair, metric=metric)
-    sizes, whole = [], decoding._scores
+    sizes, whole = [], decoding._scorer
 
-    def spy(predictions, prototypes, metric):
-        sizes.append(len(predictions))
-        return whole(predictions, prototypes, metric)
+    def spy(prototypes, metric):
+        def score(predictions):
+            sizes.append(len(predictions))
+            return whole(prototypes, metric)(predictions)
+
+        return score
 
     monkeypatch.setattr(decoding, "BLOCK_ENTRIES", entries)
-    monkeypatch.setattr(decoding, "_scores", spy)
+    monkeypatch.setattr(decoding, "_scorer", spy)
     np.testing.assert_array_equal(nearest_prototype(*pair, metric=metric), expected)
     rows = max(1, entries // 11)
     assert sizes == [min(rows, 60 - start) for start in range(0, 60, rows)]
