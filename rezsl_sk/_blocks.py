@@ -4,6 +4,7 @@ An estimator takes X as `open_rows` gives it: an array, or `Rows`, which stay in
 file. `blocks` goes through either in order. Knows no torch and no estimator.
 """
 
+import contextlib
 import copy
 import math
 import mmap
@@ -19,10 +20,10 @@ from sklearn.utils import gen_batches
 from .feature_cache import CacheError, FeatureCache, LazyFeatures
 
 IN_MEMORY_BYTES = 2**30  # a file whose rows take more than this stays on the disk
-BLOCK_BYTES = 2**26  # read at a time in a pass from first to last row
+BLOCK_BYTES = 2**25  # read at a time in a pass from first to last row
 BUFFER_BYTES = 2**28  # mixed at a time in training
 RUN_BYTES = 2**18  # neighbours in the file, read in one piece in training
-SAMPLE_BYTES = 2**27  # rows that stand for all where a sample is enough
+SAMPLE_BYTES = 2**26  # rows that stand for all where a sample is enough
 
 
 def open_rows(X, *, what="X", stream=True):
@@ -203,8 +204,9 @@ class Rows:
             part.append(span)
             room -= n
         parts.append(part)
+        places = self._chunk_places()
         return read_ahead(
-            partial(self._fill, buffers[number % 2], sorted(part))
+            partial(self._fill, buffers[number % 2], sorted(part), places)
             for number, part in enumerate(parts)
         )
 
@@ -226,7 +228,8 @@ class Rows:
             block = transform(block)
         return positions, block
 
-    def _fill(self, buffer, spans):
+    def _fill(self, buffer, spans, places):
+        self._announce(spans, places)
         numbers, at = [], 0
         # In the order of the file, which disks like best.
         for start, stop, positions in spans:
@@ -257,11 +260,44 @@ class Rows:
             )
         return block
 
-    def _chunk(self):
+    def _chunk_places(self):
+        """Where in the file each chunk of rows lies: (offset, bytes), or None."""
+        data = self._dataset()
+        if self._chunk() == 1 or data.chunks[1:] != data.shape[1:]:
+            return None
+        places = np.zeros((-(-len(data) // data.chunks[0]), 2), dtype=np.int64)
+
+        def note(chunk):
+            row = chunk.chunk_offset[0] // data.chunks[0]
+            places[row] = chunk.byte_offset, chunk.size
+
+        data.id.chunk_iter(note)
+        return places
+
+    def _announce(self, spans, places):
+        """Tell the kernel what will be read, so that the disk has much to do at once.
+
+        Half as fast again as one piece after the other. No more than a hint: where
+        it cannot be given, reading is as right.
+        """
+        if places is None or not hasattr(os, "posix_fadvise"):
+            return
+        data = self._dataset()
+        with contextlib.suppress(OSError, RuntimeError, TypeError):
+            fd = data.file.id.get_vfd_handle()
+            for start, stop, _ in spans:
+                chunks = places[start // data.chunks[0] : -(-stop // data.chunks[0])]
+                for offset, size in chunks.tolist():
+                    os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _dataset(self):
         data = self._data
-        if isinstance(data, LazyFeatures):
-            data = data._cache._dataset("features")
-        chunks = getattr(data, "chunks", None)
+        return (
+            data._cache._dataset("features") if isinstance(data, LazyFeatures) else data
+        )
+
+    def _chunk(self):
+        chunks = getattr(self._dataset(), "chunks", None)
         return chunks[0] if chunks else 1
 
     def _row_bytes(self):
