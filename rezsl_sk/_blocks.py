@@ -118,7 +118,10 @@ class Rows:
         self._what = what
         self._index = None  # row numbers in the file, increasing; None: all
         self._transforms = ()
-        self.shape = tuple(data.shape)
+        # Of the file, which may be closed when they are wanted.
+        self._file_shape = self.shape = tuple(data.shape)
+        chunks = getattr(self._dataset(), "chunks", None)
+        self._chunk = chunks[0] if chunks else 1  # rows read together anyway
         self.dtype = self._read_dtype = np.dtype(_working_dtype(data))
         self.checked = False
 
@@ -165,8 +168,8 @@ class Rows:
     def blocks(self, n_rows):
         """The rows in order; see :func:`blocks`."""
         step = max(1, min(n_rows, BLOCK_BYTES // self._row_bytes()))
-        if step > self._chunk():  # a chunk of HDF5 is read whole or not at all
-            step -= step % self._chunk()
+        if step > self._chunk:  # a chunk of HDF5 is read whole or not at all
+            step -= step % self._chunk
         return read_ahead(
             partial(self._block, start, stop, positions)
             for start, stop, positions in self._spans(step)
@@ -188,31 +191,28 @@ class Rows:
         buffer : ndarray of shape (m, d)
             Those rows; overwritten by the buffer after the next one.
         """
-        chunk = self._chunk()
+        chunk = self._chunk
         # A whole number of chunks: none is read twice.
         run = chunk * max(1, RUN_BYTES // self._row_bytes() // chunk)
         spans = list(self._spans(run))
         spans = [spans[i] for i in order(len(spans))]
-        size = max(run, min(len(self), BUFFER_BYTES // self._row_bytes()))
-        buffers = [np.empty((size, self.shape[1]), dtype=self.dtype) for _ in range(2)]
-        parts, part, room = [], [], size
-        for span in spans:
-            n = span[2].stop - span[2].start
-            if n > room:
-                parts.append(part)
-                part, room = [], size
-            part.append(span)
-            room -= n
-        parts.append(part)
+        # Buffers of about the same size, so that the last one is mixed as well.
+        most = max(1, BUFFER_BYTES // self._row_bytes())
+        size = -(-len(self) // -(-len(self) // most))
+        sizes = np.array([span[2].stop - span[2].start for span in spans])
+        number = (np.cumsum(sizes) - sizes) // size
+        parts = np.split(np.arange(len(spans)), np.flatnonzero(np.diff(number)) + 1)
+        room = min(size + run, len(self))
+        buffers = [np.empty((room, self.shape[1]), dtype=self.dtype) for _ in range(2)]
         places = self._chunk_places()
         return read_ahead(
-            partial(self._fill, buffers[number % 2], sorted(part), places)
-            for number, part in enumerate(parts)
+            partial(self._fill, buffers[i % 2], sorted(spans[j] for j in part), places)
+            for i, part in enumerate(parts)
         )
 
     def _spans(self, step):
         """(start, stop) of pieces of the file, and which of our rows lie there."""
-        n = self._data.shape[0]
+        n = self._file_shape[0]
         starts = np.arange(0, n, step)
         stops = np.minimum(starts + step, n)
         if self._index is None:
@@ -263,7 +263,7 @@ class Rows:
     def _chunk_places(self):
         """Where in the file each chunk of rows lies: (offset, bytes), or None."""
         data = self._dataset()
-        if self._chunk() == 1 or data.chunks[1:] != data.shape[1:]:
+        if self._chunk == 1 or data.chunks[1:] != data.shape[1:]:
             return None
         places = np.zeros((-(-len(data) // data.chunks[0]), 2), dtype=np.int64)
 
@@ -296,13 +296,9 @@ class Rows:
             data._cache._dataset("features") if isinstance(data, LazyFeatures) else data
         )
 
-    def _chunk(self):
-        chunks = getattr(self._dataset(), "chunks", None)
-        return chunks[0] if chunks else 1
-
     def _row_bytes(self):
         # A transform may widen rows.
-        widest = max(self.shape[1], self._data.shape[1])
+        widest = max(self.shape[1], self._file_shape[1])
         return max(1, widest * self.dtype.itemsize)
 
 
