@@ -124,11 +124,13 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features.
+        X : array-like of shape (n, d), or a file of features
+            Features. Files of more than 1 GiB stay on the disk; see
+            :meth:`ReZSLRegressor.fit`.
 
         y : array-like of shape (n,)
-            Labels: names or numbers, as in the table.
+            Labels: names or numbers, as in the table. For many millions of
+            rows numbers take the least memory.
 
         Returns
         -------

@@ -272,6 +272,14 @@ class ReZSLRegressor(
     nothing is zero-shot. Use :class:`rezsl_sk.model_selection.ClassKFold` with
     ``scoring=zero_shot_scorer``. ``score`` is R².
 
+    Rows of a file of more than 1 GiB stay there. Each epoch reads all of them, in
+    short runs in random order, of which a buffer of 256 MiB is mixed at a time;
+    "episodes" draw from that buffer. A sample of 64 MiB of rows stands for all
+    where the feature side centres features, counts the hits that choose its
+    penalties, and measures spreads (its weights come from all rows), and another
+    of as many rows of each held-out class for early stopping. Callbacks see the
+    estimator but no rows.
+
     References
     ----------
     Ye, Yang, Jin, Liu, Huang: Rebalanced Zero-shot Learning. IEEE Transactions
@@ -404,14 +412,17 @@ class ReZSLRegressor(
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like of shape (n, d), or a file of features
             Features. float64 is fitted and predicted in float64, everything
-            else in float32.
+            else in float32. A :class:`~rezsl_sk.feature_cache.FeatureCache`,
+            its ``X``, an h5py data set or a memory map of more than 1 GiB is
+            not read into memory; see Notes of the class.
 
         y : array-like of shape (n, a) or (n,)
             S: row i is the attribute vector of sample i's class, in its own
             units; the distinct rows are the classes. (scikit-learn requires
-            the name y.)
+            the name y.) Beside an X that stays in its file it may be an h5py
+            data set or a memory map, too.
 
         Returns
         -------
@@ -423,6 +434,9 @@ class ReZSLRegressor(
             If X or S has missing or infinite values or their shapes do not
             agree, if a parameter is out of range, if early stopping is asked
             for with fewer than 4 classes, or if the loss is no longer finite.
+
+        CacheError
+            If a file of features is damaged, cut short or closed.
 
         MemoryError
             If the accelerator's memory does not suffice.
@@ -485,7 +499,7 @@ class ReZSLRegressor(
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Features.
+            Features, in memory.
 
         y : array-like of shape (n, a) or (n,)
             S, the attributes of each sample's class.
@@ -573,8 +587,9 @@ class ReZSLRegressor(
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features.
+        X : array-like of shape (n, d), or a file of features
+            As in :meth:`fit`. To predict into a file see
+            :func:`rezsl_sk.streaming.predict_to_hdf5`.
 
         prototypes : DataFrame indexed by class, array-like (k, a), or None
             Attributes of the candidate classes in the units of S: any classes,
