@@ -180,7 +180,6 @@ def disk(args):
 
 def reader(args):
     """One epoch of batches that nobody trains on."""
-    import numpy as np
     import torch
 
     from rezsl_sk._blocks import open_rows
@@ -193,7 +192,7 @@ def reader(args):
     X.checked = True
     sampler = StreamSampler(
         X,
-        cache.labels.astype(np.int32),
+        torch.from_numpy(cache.labels),
         kind="shuffle",
         batch_size=256,
         ways=1,

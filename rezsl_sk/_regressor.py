@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial as partial_function
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -30,7 +31,6 @@ from ._blocks import (
     Rows,
     Sample,
     blocks,
-    is_stored,
     open_rows,
     sample_size,
 )
@@ -640,11 +640,7 @@ class ReZSLRegressor(
         X, S = validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=True)
         if hasattr(S, "toarray"):
             S = S.toarray()
-        if S.dtype.kind not in "biuf":
-            raise ValueError(
-                f"S must hold numbers, the attributes of each sample's class, got "
-                f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
-            )
+        _check_numbers(S)
         X = self._in_working_dtype(X, reset)
         dtype = X.dtype
         if reset:
@@ -674,12 +670,11 @@ class ReZSLRegressor(
         Never holds S twice, nor at all where it is a file.
         """
         self.attribute_names_ = column_names(y)
-        if is_stored(y):
-            self._y_ndim = y.ndim
-            y = Rows(y, what="S")
-        else:
+        y = open_rows(y, what="S")
+        if not isinstance(y, Rows):
             y = validate_data(self, y=y, multi_output=True, y_numeric=True)
-            self._y_ndim = y.ndim
+            _check_numbers(y)
+        self._y_ndim = y.ndim
         check_consistent_length(X, y)
         table, group = None, np.empty(len(X), dtype=np.int32)
         for rows, S in blocks(y, PREDICT_ROWS):
@@ -912,8 +907,14 @@ class ReZSLRegressor(
         rows = np.flatnonzero(trained[group]) if not trained.all() else None
         number = np.cumsum(trained) - 1  # of each trained class among them
         scaled = self._features.transform(X)
-        x = scaled if rows is None else scaled[rows]
-        of_row = number[group if rows is None else group[rows]]
+        mine = scaled if rows is None else scaled[rows]
+        of_row = torch.from_numpy(number[group if rows is None else group[rows]])
+        make_sampler = Sampler
+        if isinstance(mine, Rows):
+            # Batches bring their rows and classes along.
+            make_sampler = partial_function(StreamSampler, mine)
+            mine = np.empty((0, mine.shape[1]), dtype=mine.dtype)
+        x = place_features(mine, device)
         classify = (
             self.classification_weight > 0
             and self._is_table
@@ -956,23 +957,14 @@ class ReZSLRegressor(
             momentum=self.momentum,
             weight_decay=self.weight_decay,
         )
-        how = {
-            "kind": self.sampler,
-            "batch_size": self._batch_size(len(x)),
-            "ways": self.ways,
-            "shots": self.shots,
-            "generator": generator,
-        }
-        if isinstance(x, Rows):
-            sampler = StreamSampler(x, of_row.astype(np.int32), **how)
-            # The batches bring their rows and classes along.
-            x, of_row = (
-                as_tensor(np.empty((0, x.shape[1]), x.dtype), device),
-                of_row[:0],
-            )
-        else:
-            x = place_features(x, device)
-            sampler = Sampler(torch.from_numpy(of_row), **how)
+        sampler = make_sampler(
+            of_row,
+            kind=self.sampler,
+            batch_size=self._batch_size(len(of_row)),
+            ways=self.ways,
+            shots=self.shots,
+            generator=generator,
+        )
         schedule = None
         if partial:
             self._restore(head, objective, optimizer)
@@ -1001,7 +993,7 @@ class ReZSLRegressor(
             optimizer,
             schedule,
             x,
-            torch.from_numpy(of_row).to(device),
+            of_row.to(device),
             sampler,
             n_epochs,
         )
@@ -1212,6 +1204,14 @@ class ReZSLRegressor(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
+
+
+def _check_numbers(S):
+    if S.dtype.kind not in "biuf":
+        raise ValueError(
+            f"S must hold numbers, the attributes of each sample's class, got "
+            f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
+        )
 
 
 def _some(rows, n, rng):

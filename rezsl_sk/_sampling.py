@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 
 from ._training import Sampler, as_tensor
@@ -19,7 +18,7 @@ class StreamSampler:
     ----------
     X : Rows of shape (n, d)
 
-    group : ndarray of int, shape (n,)
+    group : tensor of shape (n,), on the CPU
         Class of each row.
 
     kind : {"shuffle", "episodes"}
@@ -34,7 +33,7 @@ class StreamSampler:
         self.ways, self.shots, self.generator = ways, shots, generator
         self.batch_size = batch_size
         if kind == "episodes":
-            self.batch_size = min(ways, len(np.unique(group))) * shots
+            self.batch_size = min(ways, len(group.unique())) * shots
         self.n_batches = max(1, math.ceil(len(X) / self.batch_size))
 
     def epoch(self, device):
@@ -43,7 +42,7 @@ class StreamSampler:
         rest = None  # rows of the last buffer that did not fill a batch
         for numbers, buffer in self.X.shuffled(self._permutation):
             x = as_tensor(buffer, device)
-            group = torch.from_numpy(self.group[numbers].astype(np.int64))
+            group = self.group[torch.from_numpy(numbers)]
             n_rows += len(x)
             if n_rows == len(self.X):
                 n_wanted = self.n_batches - n_given

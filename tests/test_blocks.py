@@ -59,7 +59,9 @@ def files(draw):
 @given(files(), st.integers(1, 9), st.integers(1, 40), st.integers(1, 17), st.data())
 def test_an_epoch_has_each_row_once_beside_its_class(file, run, buffer, size, data):
     X, expected = file
-    group = 100 + expected  # the class of row i: what stands beside it must fit
+    group = torch.from_numpy(
+        100 + expected
+    )  # the class of row i: what stands beside it must fit
     sampler = StreamSampler(
         X,
         group,
@@ -100,7 +102,7 @@ def test_equal_seeds_give_equal_epochs():
     def epoch(seed):
         sampler = StreamSampler(
             Rows(in_hdf5(numbered(50), 4)),
-            np.arange(50),
+            torch.arange(50),
             kind="shuffle",
             batch_size=7,
             ways=1,
@@ -120,7 +122,7 @@ def test_batches_of_a_file_sorted_by_class_are_mixed(monkeypatch):
     """Nearly as many classes in a batch as if rows had been drawn one by one."""
     monkeypatch.setattr(_blocks, "RUN_BYTES", 8 * 12)
     monkeypatch.setattr(_blocks, "BUFFER_BYTES", 8192 * 12)
-    group = np.arange(32768) // 512  # 64 classes, one after the other
+    group = torch.arange(32768) // 512  # 64 classes, one after the other
     sampler = StreamSampler(
         Rows(in_hdf5(numbered(32768), 8)),
         group,
@@ -131,14 +133,14 @@ def test_batches_of_a_file_sorted_by_class_are_mixed(monkeypatch):
         generator=torch.Generator().manual_seed(0),
     )
     found = np.mean([len(g.unique()) for _, g in sampler.epoch("cpu")])
-    drawn = np.random.default_rng(0).permutation(group).reshape(-1, 64)
+    drawn = np.random.default_rng(0).permutation(group.numpy()).reshape(-1, 64)
     assert found > 0.95 * np.mean([len(np.unique(g)) for g in drawn])
 
 
 def test_episodes_have_shots_of_each_way(monkeypatch):
     monkeypatch.setattr(_blocks, "RUN_BYTES", 5 * 12)
     monkeypatch.setattr(_blocks, "BUFFER_BYTES", 100 * 12)
-    group = np.arange(200) // 10
+    group = torch.arange(200) // 10
     sampler = StreamSampler(
         Rows(in_hdf5(numbered(200), 5)),
         group,

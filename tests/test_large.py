@@ -262,6 +262,8 @@ def test_what_is_wrong_is_said_before_training(
         ReZSLRegressor().fit(cache, S[:-1])
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         ZeroShotClassifier(None, table).fit(cache, y[:-1])
+    with pytest.raises(ValueError, match="To fit class labels use ZeroShotClassifier"):
+        ReZSLRegressor().fit(cache, y)
     with pytest.raises(ValueError, match="Input y contains NaN"):
         ReZSLRegressor().fit(cache, np.where(S == S[0], np.nan, S))
     with pytest.raises(
