@@ -4,6 +4,13 @@ from . import plotting
 from ._classifier import ZeroShotClassifier
 from ._regressor import ReZSLRegressor
 from ._report import report
+from ._search import ReZSLSearchCV
 
 __version__ = "0.1.0.dev0"
-__all__ = ["ReZSLRegressor", "ZeroShotClassifier", "plotting", "report"]
+__all__ = [
+    "ReZSLRegressor",
+    "ReZSLSearchCV",
+    "ZeroShotClassifier",
+    "plotting",
+    "report",
+]

@@ -109,6 +109,9 @@ class Rows:
 
     checked : bool
         Whether all values are known to be finite; else each block is checked.
+
+    sample, held_out : Sample or None
+        What the first to go through them kept for later.
     """
 
     ndim = 2
@@ -124,6 +127,7 @@ class Rows:
         self._chunk = chunks[0] if chunks else 1  # rows read together anyway
         self.dtype = self._read_dtype = np.dtype(_working_dtype(data))
         self.checked = False
+        self.sample = self.held_out = None
 
     def __len__(self):
         return self.shape[0]
