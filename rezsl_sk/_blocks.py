@@ -23,6 +23,7 @@ IN_MEMORY_BYTES = 2**30  # a file whose rows take more than this stays on the di
 BLOCK_BYTES = 2**25  # read at a time in a pass from first to last row
 BUFFER_BYTES = 2**28  # mixed at a time in training
 RUN_BYTES = 2**18  # neighbours in the file, read in one piece in training
+FEWEST_RUNS = 64  # in a buffer, however large the chunks of the file
 SAMPLE_BYTES = 2**26  # rows that stand for all where a sample is enough
 
 
@@ -174,10 +175,7 @@ class Rows:
         step = max(1, min(n_rows, BLOCK_BYTES // self._row_bytes()))
         if step > self._chunk:  # a chunk of HDF5 is read whole or not at all
             step -= step % self._chunk
-        return read_ahead(
-            partial(self._block, start, stop, positions)
-            for start, stop, positions in self._spans(step)
-        )
+        return read_ahead(partial(self._block, span) for span in self._spans(step))
 
     def shuffled(self, order) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All rows once, in buffers mixed from short runs from all over the file.
@@ -195,13 +193,14 @@ class Rows:
         buffer : ndarray of shape (m, d)
             Those rows; overwritten by the buffer after the next one.
         """
-        chunk = self._chunk
-        # A whole number of chunks: none is read twice.
+        most = max(1, BUFFER_BYTES // self._row_bytes())
+        # A whole number of chunks, so that none is read twice, unless these are so
+        # large that a buffer would be no mixture.
+        chunk = min(self._chunk, max(1, most // FEWEST_RUNS))
         run = chunk * max(1, RUN_BYTES // self._row_bytes() // chunk)
         spans = list(self._spans(run))
         spans = [spans[i] for i in order(len(spans))]
         # Buffers of about the same size, so that the last one is mixed as well.
-        most = max(1, BUFFER_BYTES // self._row_bytes())
         size = -(-len(self) // -(-len(self) // most))
         sizes = np.array([span[2].stop - span[2].start for span in spans])
         number = (np.cumsum(sizes) - sizes) // size
@@ -226,11 +225,11 @@ class Rows:
         for i in np.flatnonzero(last > first):
             yield int(starts[i]), int(stops[i]), slice(int(first[i]), int(last[i]))
 
-    def _block(self, start, stop, positions):
-        block = self._raw(start, stop, positions)
+    def _block(self, span):
+        block = self._raw(*span)
         for transform in self._transforms:
             block = transform(block)
-        return positions, block
+        return span[2], block
 
     def _fill(self, buffer, spans, places):
         self._announce(spans, places)

@@ -137,6 +137,17 @@ def test_batches_of_a_file_sorted_by_class_are_mixed(monkeypatch):
     assert found > 0.95 * np.mean([len(np.unique(g)) for g in drawn])
 
 
+def test_large_chunks_are_split_so_that_buffers_are_mixtures(monkeypatch):
+    """One chunk holds the whole file; each buffer still comes from all over it."""
+    monkeypatch.setattr(_blocks, "RUN_BYTES", 12)
+    monkeypatch.setattr(_blocks, "BUFFER_BYTES", 640 * 12)
+    order = np.random.default_rng(0).permutation
+    buffers = list(Rows(in_hdf5(numbered(6400), 6400)).shuffled(order))
+    assert len(buffers) == 10
+    for numbers, _ in buffers:
+        assert len(np.unique(numbers // 640)) == 10
+
+
 def test_episodes_have_shots_of_each_way(monkeypatch):
     monkeypatch.setattr(_blocks, "RUN_BYTES", 5 * 12)
     monkeypatch.setattr(_blocks, "BUFFER_BYTES", 100 * 12)
