@@ -33,7 +33,12 @@ templates_path = ["_templates"]
 # The benchmark's tables are included below a heading of their page, at level 3.
 suppress_warnings = ["myst.header"]
 # Parts of other pages.
-exclude_patterns = ["_build", "benchmark_table.*", "auto_examples/*.ipynb"]
+exclude_patterns = [
+    "_build",
+    "benchmark_table.*",
+    "large_table.md",
+    "auto_examples/*.ipynb",
+]
 nitpicky = True
 
 # ---- the API, from the docstrings ---------------------------------------------------

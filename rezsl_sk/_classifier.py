@@ -10,7 +10,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 
-from ._regressor import ReZSLRegressor
+from ._blocks import Rows
+from ._regressor import ReZSLRegressor, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     True
     """
 
+    _streams = True
+
     _parameter_constraints: dict = {
         "regressor": [ReZSLRegressor, None],
         **ZeroShotMixin._zero_shot_constraints,
@@ -121,11 +124,13 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features.
+        X : array-like of shape (n, d), or a file of features
+            Features. Files of more than 1 GiB stay on the disk; see
+            :meth:`ReZSLRegressor.fit`.
 
         y : array-like of shape (n,)
-            Labels: names or numbers, as in the table.
+            Labels: names or numbers, as in the table. For many millions of
+            rows numbers take the least memory.
 
         Returns
         -------
@@ -147,18 +152,19 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         """
         X, group = self._start_fit(X, y)
         context = self._init_callback_context(max_subtasks=1)
-        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        shown = shown_to_callbacks(X, y)
+        context.call_on_fit_task_begin(estimator=self, **shown)
         self.seen_penalty_ = self._choose_penalty(X, group)
         self.regressor_ = self._new_regressor()
         task = context.subcontext(task_name="fit regressor")
         with task.propagate_callback_context(self.regressor_):
-            task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            task.call_on_fit_task_begin(estimator=self, **shown)
             self._fit_regressor(X, group, self.classes_)
-            task.call_on_fit_task_end(estimator=self, X=X, y=y)
+            task.call_on_fit_task_end(estimator=self, **shown)
         # Two of the levels are scikit-learn's decorators of fit.
         self._warn_of_equals(stacklevel=5)
         context.call_on_fit_task_end(
-            estimator=self, X=X, y=y, reconstruction_attributes=lambda: {}
+            estimator=self, **shown, reconstruction_attributes=lambda: {}
         )
         return self
 
@@ -210,13 +216,21 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     def _regressor_data(self, X, group, classes):
         """What `regressor_` is fitted on: features, attributes of rows and classes."""
         prototypes = self._attributes_of(classes)
-        X, S = self.regressor_._check_X_S(X, prototypes[group], reset=True)
+        if isinstance(X, Rows):  # whose attributes together would not fit
+            X, S = self.regressor_._check_X(X, reset=True), None
+            self.regressor_._y_ndim = 2
+        else:
+            X, S = self.regressor_._check_X_S(X, prototypes[group], reset=True)
         self.regressor_.attribute_names_ = self._attribute_names
         # One number per label: two classes with equal attributes stay two.
-        return X, S, prototypes.astype(S.dtype)
+        return X, S, prototypes.astype(X.dtype)
 
     def _class_scores(self, X, prototypes, names):
         return self.regressor_._scores(self.regressor_._check_X(X), prototypes, names)
+
+    def _class_scorer(self, prototypes, names):
+        score = self.regressor_._scorer(prototypes, names)
+        return lambda X: score(self.regressor_._in_working_dtype(X, False))
 
     def _attribute_space(self):
         return self.regressor_._space

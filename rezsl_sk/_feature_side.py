@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from sklearn.model_selection import KFold
 from sklearn.utils import gen_batches
 
+from ._blocks import blocks
 from ._scaling import BLOCK_ROWS, class_sums, unit_rows
 
 MOST_RANDOM = 1024  # random hidden units beside the features, one for 4 rows at most
@@ -50,34 +51,60 @@ class FeatureSide:
         similarities to the seen classes.
     """
 
-    def fit(self, X, group, prototypes, seed):
+    def fit(self, X, group, prototypes, seed, sample=None):
         """Learn from scaled X (n, d), class numbers (n,) and prototypes (K, a).
 
         Attributes that do not vary must have been left out of `prototypes`.
+
+        Rows in a file are read once: the sums that give the weights are over all
+        of them, for each fold too. Where a sample is enough (the means that
+        features are centred by, the hits that settle the choice, the spread), it
+        is `sample`: some rows in memory and their class numbers.
         """
         rng = np.random.default_rng(seed)
         d, K = X.shape[1], len(prototypes)
         m = max(1, min(MOST_RANDOM, len(X) // 4))
-        self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
+        some, of_some = (X, group) if sample is None else sample
+        self.mean = some.mean(axis=0, dtype=np.float64).astype(X.dtype)
         # Rows of length sqrt(d) give the random units' inputs a variance of 1.
         self.R = (rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
         self.b = (0.5 * rng.normal(size=m)).astype(X.dtype)
         self.random_mean = np.zeros(m, dtype=X.dtype)
         total = np.zeros(m)
-        for rows in gen_batches(len(X), BLOCK_ROWS):
-            total += self._random(self._centred(X[rows])).sum(axis=0, dtype=np.float64)
-        self.random_mean = (total / len(X)).astype(X.dtype)
+        for rows in gen_batches(len(some), BLOCK_ROWS):
+            H = self._random(self._centred(some[rows]))
+            total += H.sum(axis=0, dtype=np.float64)
+        self.random_mean = (total / len(some)).astype(X.dtype)
 
-        count = np.bincount(group, minlength=K)
-        gram = np.zeros((d + m, d + m), dtype=X.dtype)
-        sums = np.zeros((K, d + m))
-        for rows in gen_batches(len(X), BLOCK_ROWS):
-            F = self.features(X[rows])
-            gram += F.T @ F
-            sums += class_sums(F, group[rows], K)
-        self.choice = dict(DEFAULTS)
+        folds = []
         if K >= 4:
-            self.choice = self._choose(X, group, count, gram, sums, prototypes, rng)
+            folds = KFold(
+                min(N_FOLDS, K // 2),
+                shuffle=True,
+                random_state=int(rng.integers(2**31)),
+            )
+            folds = list(folds.split(prototypes))
+        # One sum for each fold spares a second pass over a file; rows in memory
+        # are gone through again instead, and need one sum.
+        fold_of = np.zeros(K, dtype=np.intp)
+        if sample is not None:
+            for number, (_, held) in enumerate(folds):
+                fold_of[held] = number
+        grams, sums = self._sums(X, group, fold_of)
+        gram = grams[0] if len(grams) == 1 else grams.sum(axis=0)
+        self.choice = dict(DEFAULTS)
+        if folds:
+            self.choice = self._choose(
+                some,
+                of_some,
+                prototypes,
+                folds,
+                np.bincount(group, minlength=K),
+                gram,
+                grams if sample is not None else None,
+                sums,
+            )
+        del grams
         self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes)
         W = _ridge(gram, len(X), sums, self.choice["feature_penalty"])
         self.coef = (W @ self._kernel.dual(self.choice["class_penalty"])).astype(
@@ -85,8 +112,8 @@ class FeatureSide:
         )
         V = self.weights(prototypes)
         spread = [
-            self.similarities(X[rows], V).std(axis=1)
-            for rows in gen_batches(len(X), BLOCK_ROWS)
+            self.similarities(some[rows], V).std(axis=1)
+            for rows in gen_batches(len(some), BLOCK_ROWS)
         ]
         self.spread = float(np.concatenate(spread).mean())
         return self
@@ -113,23 +140,44 @@ class FeatureSide:
     def _random(self, X):
         return np.maximum(X @ self.R + self.b, 0)
 
-    def _choose(self, X, group, count, gram, sums, prototypes, rng):
-        """The values that name held-out seen classes best, over all folds."""
-        K = len(prototypes)
+    def _sums(self, X, group, fold_of):
+        """Gram matrices (folds, d', d') of the rows whose classes `fold_of` (K,)
+        puts into each fold, and sums (K, d') of the rows of each class.
+        """
+        width = len(self.mean) + len(self.b)
+        grams = np.zeros((fold_of.max() + 1, width, width), dtype=X.dtype)
+        sums = np.zeros((len(fold_of), width))
+        for rows, block in blocks(X, BLOCK_ROWS):
+            F, fold = self.features(block), fold_of[group[rows]]
+            for number in np.unique(fold):
+                part = F if len(grams) == 1 else F[fold == number]
+                grams[number] += part.T @ part
+            sums += class_sums(F, group[rows], len(fold_of))
+        return grams, sums
+
+    def _choose(self, X, group, prototypes, folds, n_of_class, gram, held_grams, sums):
+        """The values that name held-out seen classes best, over all folds.
+
+        n_of_class (K,), gram and sums are those of all rows, of which X (n, d) may
+        be a sample; `held_grams`, the part of gram of each fold's held-out rows,
+        is needed then, and computed from X otherwise.
+        """
+        count = np.bincount(group, minlength=len(prototypes))
         grid = list(
             itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
         )
         hits = dict.fromkeys(grid, 0.0)
-        folds = KFold(
-            min(N_FOLDS, K // 2), shuffle=True, random_state=int(rng.integers(2**31))
-        )
-        for kept, held in folds.split(prototypes):
+        for number, (kept, held) in enumerate(folds):
             rows = np.flatnonzero(np.isin(group, held))
-            blocks = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
-            rest, n = gram.copy(), len(X) - len(rows)
-            for block in blocks:
-                F = self.features(X[block])
-                rest -= F.T @ F
+            parts = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
+            n = n_of_class[kept].sum()
+            if held_grams is not None:
+                rest = gram - held_grams[number]
+            else:
+                rest = gram.copy()
+                for part in parts:
+                    F = self.features(X[part])
+                    rest -= F.T @ F
             weights = [
                 _ridge(rest, n, sums[kept], penalty) for penalty in FEATURE_PENALTIES
             ]
@@ -148,16 +196,16 @@ class FeatureSide:
                         length = np.sqrt(((WW @ A) * A).sum(axis=0))
                         candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
-            for block in blocks:
-                F = self.features(X[block])
-                of_row = np.searchsorted(held, group[block])
+            for part in parts:
+                F = self.features(X[part])
+                of_row = np.searchsorted(held, group[part])
                 scores = {
                     penalty: F @ W
                     for penalty, W in zip(FEATURE_PENALTIES, weights, strict=True)
                 }
                 for candidate, A in mixtures.items():
                     hit = (scores[candidate[1]] @ A).argmax(axis=1) == of_row
-                    hits[candidate] += (hit / count[group[block]]).sum()
+                    hits[candidate] += (hit / count[group[part]]).sum()
         best = max(grid, key=hits.__getitem__)
         return dict(
             zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial as partial_function
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -17,12 +18,25 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
+from ._blocks import (
+    IN_MEMORY_BYTES,
+    Rows,
+    Sample,
+    blocks,
+    open_rows,
+    sample_size,
+)
 from ._feature_side import FeatureSide
 from ._heads import Heads, forward_arrays, initial_arrays
+from ._sampling import StreamSampler
 from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
 from ._tables import check_table, column_names, distinct_rows
 from ._training import (
@@ -43,7 +57,7 @@ from ._training import (
     state_to_numpy,
     state_to_torch,
 )
-from .decoding import prototype_scores
+from .decoding import prototype_scorer, prototype_scores, score_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -260,6 +274,14 @@ class ReZSLRegressor(
     nothing is zero-shot. Use :class:`rezsl_sk.model_selection.ClassKFold` with
     ``scoring=zero_shot_scorer``. ``score`` is R².
 
+    Rows of a file of more than 1 GiB stay there. Each epoch reads all of them, in
+    short runs in random order, of which a buffer of 256 MiB is mixed at a time;
+    "episodes" draw from that buffer. A sample of 64 MiB of rows stands for all
+    where the feature side centres features, counts the hits that choose its
+    penalties, and measures spreads (its weights come from all rows), and another
+    of as many rows of each held-out class for early stopping. Callbacks see the
+    estimator but no rows.
+
     References
     ----------
     Ye, Yang, Jin, Liu, Huang: Rebalanced Zero-shot Learning. IEEE Transactions
@@ -392,14 +414,17 @@ class ReZSLRegressor(
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
+        X : array-like of shape (n, d), or a file of features
             Features. float64 is fitted and predicted in float64, everything
-            else in float32.
+            else in float32. A :class:`~rezsl_sk.feature_cache.FeatureCache`,
+            its ``X``, an h5py data set or a memory map of more than 1 GiB is
+            not read into memory; see Notes of the class.
 
         y : array-like of shape (n, a) or (n,)
             S: row i is the attribute vector of sample i's class, in its own
             units; the distinct rows are the classes. (scikit-learn requires
-            the name y.)
+            the name y.) Beside an X that stays in its file it may be an h5py
+            data set or a memory map, too.
 
         Returns
         -------
@@ -412,9 +437,16 @@ class ReZSLRegressor(
             agree, if a parameter is out of range, if early stopping is asked
             for with fewer than 4 classes, or if the loss is no longer finite.
 
+        CacheError
+            If a file of features is damaged, cut short or closed.
+
         MemoryError
             If the accelerator's memory does not suffice.
         """
+        X = open_rows(X)
+        if isinstance(X, Rows):
+            X = self._check_X(X, reset=True)
+            return self._fit(X, None, *self._read_classes(X, y))
         X, S = self._check_X_S(X, y, reset=True)
         return self._fit(X, S, *distinct_rows(S))
 
@@ -423,7 +455,7 @@ class ReZSLRegressor(
         """Fit on checked arrays; `group` (n,) gives the row of `prototypes`.
 
         The classifier calls this with its own grouping, so that two classes
-        with equal attributes stay two.
+        with equal attributes stay two. S is shown to callbacks and may be None.
         """
         trained, generator = self._begin(X, S, prototypes, group, is_table)
         self._train(X, S, prototypes, group, trained, generator)
@@ -435,7 +467,7 @@ class ReZSLRegressor(
         self._start_run(is_table, prototypes, group)
         resume = self.warm_start and hasattr(self, "coefs_")
         if resume:
-            self._check_same_shapes(X, S)
+            self._check_same_shapes(X, prototypes)
         random_state = check_random_state(self.random_state)
         self._seed = int(random_state.randint(np.iinfo(np.int32).max))
         generator = torch.Generator().manual_seed(self._seed)
@@ -443,8 +475,13 @@ class ReZSLRegressor(
         if self.early_stopping:
             trained = self._hold_out(len(prototypes), generator)
         self.validation_classes_ = np.flatnonzero(~trained)
+        if isinstance(X, Rows):
+            scaling = self._first_pass(X, group, trained)
+        elif not resume:
+            mine = X if trained.all() else X[trained[group]]
+            scaling = FeatureScaling(self.feature_scaling).fit(mine)
         if not resume:
-            self._fit_scaling(X[trained[group]], prototypes[trained])
+            self._set_scaling(scaling, prototypes[trained])
             self._initialise(X.shape[1], X.dtype, generator)
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
         return trained, generator
@@ -455,7 +492,7 @@ class ReZSLRegressor(
         `sides` keeps the feature sides of one set of rows: they do not depend on
         what the head was trained for.
         """
-        self.error_matrix_ = self._errors(X, S, group, len(self.prototypes_))
+        self.error_matrix_ = self._errors(X, prototypes, group, len(self.prototypes_))
         self._fit_feature_side(X, prototypes, group, trained, sides)
         self.__dict__.pop("_state", None)
 
@@ -476,7 +513,7 @@ class ReZSLRegressor(
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Features.
+            Features, in memory.
 
         y : array-like of shape (n, a) or (n,)
             S, the attributes of each sample's class.
@@ -503,6 +540,13 @@ class ReZSLRegressor(
                 "part of the classes. Set early_stopping=False."
             )
         first = not hasattr(self, "coefs_")
+        X = open_rows(X)
+        if isinstance(X, Rows):
+            raise ValueError(
+                f"partial_fit takes rows in memory, but X is a file of {X.shape[0]} x "
+                f"{X.shape[1]}. Give a part of it, X[start:stop], or use fit, which "
+                "reads files of any size as it goes."
+            )
         X, S = self._check_X_S(X, y, reset=first)
         if not first:
             self._check_same_shapes(X, S)
@@ -526,7 +570,7 @@ class ReZSLRegressor(
             random_state = check_random_state(self.random_state)
             self._seed = int(random_state.randint(np.iinfo(np.int32).max))
             generator = torch.Generator().manual_seed(self._seed)
-            self._fit_scaling(X, table)
+            self._set_scaling(FeatureScaling(self.feature_scaling).fit(X), table)
             self._initialise(X.shape[1], X.dtype, generator)
             self.validation_classes_ = np.empty(0, dtype=np.intp)
             self.error_matrix_ = np.empty((0, S.shape[1]), dtype=X.dtype)
@@ -537,7 +581,7 @@ class ReZSLRegressor(
         self.prototypes_ = table if self._is_table else table[:0]
         trained = np.ones(len(table), dtype=bool)
         self._train(X, S, table, group, trained, generator, partial=True)
-        errors = self._errors(X, S, group, len(self.prototypes_))
+        errors = self._errors(X, table, group, len(self.prototypes_))
         here = ~np.isnan(errors).all(axis=1)
         merged = np.full_like(errors, np.nan)
         merged[: len(self.error_matrix_)] = self.error_matrix_
@@ -557,8 +601,9 @@ class ReZSLRegressor(
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features.
+        X : array-like of shape (n, d), or a file of features
+            As in :meth:`fit`. To predict into a file see
+            :func:`rezsl_sk.streaming.predict_to_hdf5`.
 
         prototypes : DataFrame indexed by class, array-like (k, a), or None
             Attributes of the candidate classes in the units of S: any classes,
@@ -595,17 +640,11 @@ class ReZSLRegressor(
                 )
             S_hat = self._from_space(self._outputs(self._check_X(X)))
             return S_hat[:, 0] if self._y_ndim == 1 else S_hat
-        names, matrix, _ = check_table(
-            prototypes,
-            what="prototypes",
-            names=classes,
-            attribute_names=self.attribute_names_,
-            n_attributes=len(self.attribute_offset_),
-        )
+        names, n_classes, score = self._ranking(prototypes, classes)
         X = self._check_X(X)
         best = np.empty(len(X), dtype=np.intp)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            best[rows] = self._scores(X[rows], matrix, names).argmax(axis=1)
+        for rows, block in blocks(X, score_rows(n_classes)):
+            best[rows] = score(block).argmax(axis=1)
         return best if names is None else names[best]
 
     # ---- the checked way in -------------------------------------------------
@@ -615,11 +654,7 @@ class ReZSLRegressor(
         X, S = validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=True)
         if hasattr(S, "toarray"):
             S = S.toarray()
-        if S.dtype.kind not in "biuf":
-            raise ValueError(
-                f"S must hold numbers, the attributes of each sample's class, got "
-                f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
-            )
+        _check_numbers(S)
         given = X.dtype
         X = self._in_working_dtype(X, reset)
         dtype = X.dtype
@@ -635,8 +670,75 @@ class ReZSLRegressor(
             )
         return X, S
 
-    def _check_X(self, X):
-        return self._in_working_dtype(validate_data(self, X, reset=False), False)
+    def _check_X(self, X, reset=False):
+        X = open_rows(X)
+        if isinstance(X, Rows):
+            # Their values are checked when they are read.
+            validate_data(self, np.zeros((1, X.shape[1])), reset=reset)
+        else:
+            X = validate_data(self, X, reset=reset)
+        return self._in_working_dtype(X, reset)
+
+    def _read_classes(self, X, y):
+        """Distinct rows of S and the number of each row's one; S may be a file.
+
+        Never holds S twice, nor at all where it is a file.
+        """
+        self.attribute_names_ = column_names(y)
+        y = open_rows(y, what="S")
+        if not isinstance(y, Rows):
+            y = validate_data(self, y=y, multi_output=True, y_numeric=True)
+            _check_numbers(y)
+        self._y_ndim = y.ndim
+        check_consistent_length(X, y)
+        table, group = None, np.empty(len(X), dtype=np.int32)
+        for rows, S in blocks(y, PREDICT_ROWS):
+            with np.errstate(over="ignore"):
+                S = S.astype(X.dtype).reshape(len(S), -1)
+            if not np.isfinite(S).all():
+                raise ValueError(
+                    f"S holds values beyond the range of {X.dtype}; rescale them."
+                )
+            known = S[:0] if table is None else table
+            table, number = _append_new(
+                *distinct_rows(np.concatenate([known, S])), len(known)
+            )
+            group[rows] = number[len(known) :]
+            if table.nbytes > IN_MEMORY_BYTES:
+                raise ValueError(
+                    f"S has {len(table)} distinct rows and more: no table of classes, "
+                    "for which X must be in memory."
+                )
+        table, number = distinct_rows(table)
+        return table, number.astype(np.int32)[group]
+
+    def _first_pass(self, X, group, trained):
+        """Check all rows of a file; the scaling by those of trained classes.
+
+        Keeps in ``X.sample`` rows of trained classes, each as likely to be there,
+        and in ``X.held_out`` rows of the others, as many of each class as fit.
+        """
+        rng = np.random.default_rng(self._seed)
+        mine = trained[group]
+        size = sample_size(X)
+        X.sample = Sample(_some(np.flatnonzero(mine), size, rng), X)
+        rows = rng.permutation(np.flatnonzero(~mine))
+        rows = rows[np.argsort(group[rows], kind="stable")]
+        count = np.bincount(group[rows], minlength=len(trained))
+        nth = np.arange(len(rows)) - (np.cumsum(count) - count)[group[rows]]
+        most = max(1, size // max(1, int((~trained).sum())))
+        X.held_out = Sample(np.sort(rows[nth < most]), X)
+
+        def passing():
+            for part, block in X.blocks(PREDICT_ROWS):
+                X.sample.take(part, block)
+                X.held_out.take(part, block)
+                yield block if trained.all() else block[mine[part]]
+
+        scaling = FeatureScaling(self.feature_scaling)
+        scaling.fit_blocks(passing(), X.shape[1], X.dtype)
+        X.checked = True
+        return scaling
 
     def _in_working_dtype(self, X, reset):
         if not reset and hasattr(self, "coefs_"):
@@ -647,6 +749,7 @@ class ReZSLRegressor(
             return X.astype(dtype, copy=False, order="C")
 
     def _check_same_shapes(self, X, S):
+        """X (n, d) and S, or a table (K, a), must fit the weights there are."""
         expected = (self.n_features_in_, len(self.attribute_offset_))
         if (X.shape[1], S.shape[1]) != (self.coefs_[0].shape[0], expected[1]):
             raise ValueError(
@@ -690,8 +793,8 @@ class ReZSLRegressor(
 
     # ---- the space of training ----------------------------------------------
 
-    def _fit_scaling(self, X, prototypes):
-        self._features = FeatureScaling(self.feature_scaling).fit(X)
+    def _set_scaling(self, features, prototypes):
+        self._features = features
         self.feature_offset_, self.feature_scale_ = (
             self._features.offset,
             self._features.scale,
@@ -722,7 +825,7 @@ class ReZSLRegressor(
         context = None
         if not partial:
             context = self._init_callback_context(max_subtasks=n_epochs)
-            context.call_on_fit_task_begin(estimator=self, X=X, y=S)
+            context.call_on_fit_task_begin(estimator=self, **shown_to_callbacks(X, S))
         device = resolve_device(self.device, X.dtype)
         self.device_ = str(device)
         if not len(self._space.varying):
@@ -771,8 +874,7 @@ class ReZSLRegressor(
         if context is not None:
             context.call_on_fit_task_end(
                 estimator=self,
-                X=X,
-                y=S,
+                **shown_to_callbacks(X, S),
                 reconstruction_attributes=lambda: {},
             )
 
@@ -784,8 +886,14 @@ class ReZSLRegressor(
         rows = np.flatnonzero(trained[group]) if not trained.all() else None
         number = np.cumsum(trained) - 1  # of each trained class among them
         scaled = self._features.transform(X)
-        x = place_features(scaled if rows is None else scaled[rows], device)
+        mine = scaled if rows is None else scaled[rows]
         of_row = torch.from_numpy(number[group if rows is None else group[rows]])
+        make_sampler = Sampler
+        if isinstance(mine, Rows):
+            # Batches bring their rows and classes along.
+            make_sampler = partial_function(StreamSampler, mine)
+            mine = np.empty((0, mine.shape[1]), dtype=mine.dtype)
+        x = place_features(mine, device)
         classify = self._classifies(targets[trained])
         classification_weight = self.classification_weight if classify else 0.0
         objective = self._objective(
@@ -797,10 +905,10 @@ class ReZSLRegressor(
             seed=self._seed,
             device=device,
         )
-        sampler = Sampler(
+        sampler = make_sampler(
             of_row,
             kind=self.sampler,
-            batch_size=self._batch_size(len(x)),
+            batch_size=self._batch_size(len(of_row)),
             ways=self.ways,
             shots=self.shots,
             generator=generator,
@@ -821,10 +929,15 @@ class ReZSLRegressor(
         stopping = None
         if not trained.all():
             stopping = Stopping(n_iter_no_change=self.n_iter_no_change, tol=self.tol)
-            held_rows = np.flatnonzero(~trained[group])
+            if isinstance(X, Rows):
+                held_rows = X.held_out.numbers
+                held_x = self._features.transform(X.held_out.rows)
+            else:
+                held_rows = np.flatnonzero(~trained[group])
+                held_x = scaled[held_rows]
             held_number = np.cumsum(~trained) - 1
             held_out = (
-                as_tensor(scaled[held_rows], device),
+                as_tensor(held_x, device),
                 torch.from_numpy(held_number[group[held_rows]]).to(device),
                 as_tensor(targets[~trained], device),
             )
@@ -841,7 +954,9 @@ class ReZSLRegressor(
                 task = None
                 if context is not None and self.n_iter_ < n_epochs:
                     task = context.subcontext(task_name="epoch")
-                    task.call_on_fit_task_begin(estimator=self, X=X, y=S)
+                    task.call_on_fit_task_begin(
+                        estimator=self, **shown_to_callbacks(X, S)
+                    )
                 epoch = next(run, None)
                 if epoch is None:
                     break
@@ -858,8 +973,7 @@ class ReZSLRegressor(
                 if task is not None:
                     stop |= task.call_on_fit_task_end(
                         estimator=self,
-                        X=X,
-                        y=S,
+                        **shown_to_callbacks(X, S),
                         reconstruction_attributes=lambda: dict(
                             zip(
                                 ("coefs_", "intercepts_"),
@@ -980,11 +1094,20 @@ class ReZSLRegressor(
         x = self._features.transform(X if trained.all() else X[rows])
         number = (np.cumsum(trained) - 1)[group[rows]]
         P = prototypes[trained]
+        some = None
+        if isinstance(X, Rows):
+            numbers = X.sample.numbers
+            some = (
+                self._features.transform(X.sample.rows),
+                (np.cumsum(trained) - 1)[group[numbers]],
+            )
         sides, key = {} if sides is None else sides, (self._seed, self.feature_scaling)
         if key not in sides:
             varying = P[:, self._space.varying]
-            sides[key] = FeatureSide().fit(x, number, varying, self._seed)
+            sides[key] = FeatureSide().fit(x, number, varying, self._seed, some)
         self._side = sides[key]
+        if some is not None:
+            x = some[0]
         # Both sides are to spread a sample's scores over the classes alike.
         space = self._space.transform(P)
         spread = [
@@ -1002,8 +1125,8 @@ class ReZSLRegressor(
         output = np.empty(
             (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
         )
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            output[rows] = self._head_outputs(self._features.transform(X[rows]))
+        for rows, block in blocks(X, PREDICT_ROWS):
+            output[rows] = self._head_outputs(self._features.transform(block))
         return output
 
     def _head_outputs(self, x):
@@ -1011,6 +1134,17 @@ class ReZSLRegressor(
 
     def _scores(self, X, prototypes, names=None):
         """Scores (n, k) of checked X for prototypes (k, a) in raw units."""
+        score = self._scorer(prototypes, names)
+        scores = np.empty((len(X), len(prototypes)), dtype=self.coefs_[0].dtype)
+        for rows, block in blocks(X, PREDICT_ROWS):
+            scores[rows] = score(block)
+        return scores
+
+    def _scorer(self, prototypes, names=None):
+        """A function from checked rows (m, d) to scores (m, k) for prototypes (k, a).
+
+        What depends on the prototypes alone is computed once.
+        """
         if not len(self._space.varying):
             raise ValueError(
                 "no class can be told from another: every attribute has one value "
@@ -1019,30 +1153,52 @@ class ReZSLRegressor(
         prototypes = np.asarray(prototypes)
         space = self._space.transform(prototypes)
         self._space.check_directions(space, names)
+        compare = prototype_scorer(space)
         if self._side is None:
-            return prototype_scores(self._outputs(X), space)
+            return lambda X: compare(self._finite(self._outputs(X)))
         weights = self._side.weights(prototypes[:, self._space.varying])
-        scores = np.empty((len(X), len(prototypes)), dtype=weights.dtype)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            x = self._features.transform(X[rows])
-            by_attributes = prototype_scores(self._head_outputs(x), space)
-            by_features = self._side.similarities(x, weights) * self._side_unit
-            scores[rows] = by_attributes + self.feature_weight * (
-                by_features - by_attributes
-            )
-        return scores
 
-    def _errors(self, X, S, group, n_classes):
-        """Class by attribute mean squared error in the space of training."""
-        errors = np.full((n_classes, S.shape[1]), np.nan, dtype=X.dtype)
+        def score(X):
+            x = self._features.transform(X)
+            by_attributes = compare(self._finite(self._head_outputs(x)))
+            by_features = self._side.similarities(x, weights) * self._side_unit
+            return by_attributes + self.feature_weight * (by_features - by_attributes)
+
+        return score
+
+    def _finite(self, output):
+        return check_array(output, input_name="predictions")
+
+    def _ranking(self, prototypes, classes):
+        """Names of the candidates (None: row numbers), their number, the scorer."""
+        names, matrix, _ = check_table(
+            prototypes,
+            what="prototypes",
+            names=classes,
+            attribute_names=self.attribute_names_,
+            n_attributes=len(self.attribute_offset_),
+        )
+        return names, len(matrix), self._scorer(matrix, names)
+
+    def _errors(self, X, prototypes, group, n_classes):
+        """Class by attribute mean squared error in the space of training.
+
+        Of the rows X (n, d), whose attributes are ``prototypes[group]``; for no
+        table of classes (n_classes 0) there is none.
+        """
+        errors = np.full((n_classes, prototypes.shape[1]), np.nan, dtype=X.dtype)
         if not n_classes or not len(self._space.varying):
             return errors
+        targets = self._space.transform(prototypes)
+        if self._l2:
+            targets = unit_rows(targets)
         total = np.zeros((n_classes, len(self._space.varying)))
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            output, target = self._outputs(X[rows]), self._space.transform(S[rows])
+        for rows, block in blocks(X, PREDICT_ROWS):
+            output = self._outputs(block)
             if self._l2:
-                output, target = unit_rows(output), unit_rows(target)
-            total += class_sums(np.square(output - target), group[rows], n_classes)
+                output = unit_rows(output)
+            square = np.square(output - targets[group[rows]])
+            total += class_sums(square, group[rows], n_classes)
         count = np.bincount(group, minlength=n_classes)
         present = np.flatnonzero(count)
         errors[np.ix_(present, self._space.varying)] = (
@@ -1057,6 +1213,26 @@ class ReZSLRegressor(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
+
+
+def _check_numbers(S):
+    if S.dtype.kind not in "biuf":
+        raise ValueError(
+            f"S must hold numbers, the attributes of each sample's class, got "
+            f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
+        )
+
+
+def _some(rows, n, rng):
+    """At most n of the row numbers, increasing."""
+    if len(rows) <= n:
+        return rows
+    return np.sort(rng.choice(rows, n, replace=False, shuffle=False))
+
+
+def shown_to_callbacks(X, S):
+    """Rows in memory; those of a file are not for callbacks to score every epoch."""
+    return {} if isinstance(X, Rows) else {"X": X, "y": S}
 
 
 def _append_new(table, group, n_known):

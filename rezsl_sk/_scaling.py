@@ -8,6 +8,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from sklearn.utils import gen_batches
 
+from ._blocks import Rows
+
 CACHED_ROWS = 256  # several passes over so few rows read memory once
 BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
 
@@ -63,10 +65,37 @@ class FeatureScaling:
         self.offset, self.scale = offset.astype(X.dtype), scale.astype(X.dtype)
         return self
 
+    def fit_blocks(self, blocks, d, dtype):
+        """Learn the statistics of blocks (m, d) that are in memory one by one."""
+        n, total, square = 0, np.zeros(d), np.zeros(d)
+        near = None  # a point not far from the mean: squares around it stay small
+        for X in blocks:
+            n += len(X)
+            if self.how is None:
+                continue
+            total += X.sum(axis=0, dtype=np.float64)
+            if self.how == "standard":
+                near = total / n if near is None else near
+                square += np.square(X - near).sum(axis=0)
+        offset, scale = np.zeros(d), np.ones(d)
+        if self.how is not None:
+            offset = total / n
+        if self.how == "standard":
+            scale = np.sqrt(np.maximum(square / n - np.square(offset - near), 0))
+            noise = 10 * np.finfo(dtype).eps * np.abs(offset)
+            scale[scale <= noise] = 1
+        self.offset, self.scale = offset.astype(dtype), scale.astype(dtype)
+        return self
+
     def transform(self, X):
-        """X (n, d) scaled, in its own precision; X itself where nothing is done."""
+        """X (n, d) scaled, in its own precision; X itself where nothing is done.
+
+        `Rows` of a file are scaled when they are read.
+        """
         if self.how is None:
             return X
+        if isinstance(X, Rows):
+            return X.mapped(self.transform)
         scaled = np.empty_like(X)
         # Beyond the range of float32 the loss is not finite, which is reported.
         with np.errstate(over="ignore", invalid="ignore"):

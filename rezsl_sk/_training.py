@@ -493,6 +493,7 @@ def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
     group : tensor of shape (n,), on the trainee's device
 
     batches : iterable of tensors of row numbers, on the trainee's device
+        Or of pairs (x, group) of the rows themselves, where these lie in a file.
 
     Returns
     -------
@@ -503,16 +504,20 @@ def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
     sums, rows = [None, None, None], 0
     memory = None
     for batch in batches:
-        if X.device != batch.device:
+        if isinstance(batch, tuple):
+            x, of_batch = batch
+        elif X.device != batch.device:
             x = X.index_select(0, batch.to(X.device)).to(batch.device)
+            of_batch = group.index_select(0, batch)
         else:
             if memory is None or len(memory) < len(batch):
                 memory = X.new_empty(len(batch), *X.shape[1:])
             x = torch.index_select(X, 0, batch, out=memory[: len(batch)])
-        terms = trainee.gradients(x, group.index_select(0, batch))
+            of_batch = group.index_select(0, batch)
+        terms = trainee.gradients(x, of_batch)
         optimizer.step()
-        rows += len(batch)
-        terms = [None if term is None else term.mul_(len(batch)) for term in terms]
+        rows += len(x)
+        terms = [None if term is None else term.mul_(len(x)) for term in terms]
         for number, term in enumerate([*terms, trainee.latest_weights]):
             if term is not None:
                 old = sums[number]

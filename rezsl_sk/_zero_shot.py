@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
+from ._blocks import Rows, blocks, open_rows
 from ._repr import TableReprMixin
 from ._tables import check_names, check_table, distinct_rows
-from .decoding import stack_calibrated
+from .decoding import score_rows, stack_calibrated
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
 
@@ -45,7 +49,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             table's units; larger is nearer. `names` (k,) is for messages.
         _attribute_space()
             The :class:`~rezsl_sk._scaling.AttributeSpace` of the seen classes.
+
+    One whose ``_fit_seen`` takes :class:`~rezsl_sk._blocks.Rows` of a file for X
+    sets ``_streams``.
     """
+
+    _streams = False
 
     _zero_shot_constraints: dict = {
         "class_attributes": "no_validation",
@@ -120,9 +129,10 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         labels : ndarray of shape (n,)
         """
         X = self._check_X(X)
+        score = self._calibrated_scorer()
         best = np.empty(len(X), dtype=np.intp)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
-            best[rows] = self._calibrated_scores(X[rows]).argmax(axis=1)
+        for rows, block in blocks(X, score_rows(len(self.candidates_))):
+            best[rows] = score(block).argmax(axis=1)
         return self.candidates_[best]
 
     def with_classes(
@@ -281,7 +291,14 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _start_fit(self, X, y):
         """Checked X (n, d) and the number of each row's class (n,)."""
-        X, y = validate_data(self, X, y)
+        X = open_rows(X, stream=self._streams)
+        if isinstance(X, Rows):
+            # Their values are checked when they are read.
+            validate_data(self, np.zeros((1, X.shape[1])))
+            y = validate_data(self, y=y)
+            check_consistent_length(X, y)
+        else:
+            X, y = validate_data(self, X, y)
         check_classification_targets(y)
         self.classes_, group = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -320,9 +337,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             inside, numbers = np.unique(group[train], return_inverse=True)
             model = copy.copy(self)
             model._fit_seen(X[train], numbers, self.classes_[inside])
-            scores = model._class_scores(
-                X[test], self._attributes_of(self.classes_), self.classes_
-            )
+            P = self._attributes_of(self.classes_)
+            if isinstance(X, Rows):
+                scorer = model._class_scorer(P, self.classes_)
+                scores = X[test].mapped(scorer, width=n_classes)
+            else:
+                scores = model._class_scores(X[test], P, self.classes_)
             seen = np.isin(np.arange(n_classes), inside)
             if not seen[group[test]].any():
                 raise ValueError(
@@ -338,18 +358,41 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _check_X(self, X):
         check_is_fitted(self)
+        X = open_rows(X, stream=self._streams)
+        if isinstance(X, Rows):
+            validate_data(self, np.zeros((1, X.shape[1])), reset=False)
+            return X
         return validate_data(self, X, reset=False)
 
     def _candidate_scores(self, X, names):
         """Scores (n, len(names)) without penalty, for any classes of the table."""
         return self._class_scores(self._check_X(X), self._attributes_of(names), names)
 
+    def _class_scorer(self, prototypes, names):
+        """`_class_scores` as a function of blocks of checked rows."""
+        return lambda X: self._class_scores(X, prototypes, names)
+
+    def _calibrated_scorer(self):
+        """A function from checked rows (m, d) to the candidates' scores (m, k)."""
+        names = self.candidates_
+        score = self._class_scorer(self._attributes_of(names), names)
+        seen = np.isin(names, self.classes_)
+        return lambda X: stack_calibrated(score(X), seen, self.seen_penalty_)
+
+    def _ranking(self, prototypes, classes):
+        """Names of the candidates, their number, the scorer."""
+        if prototypes is not None or classes is not None:
+            raise ValueError(
+                "prototypes and classes belong to a ReZSLRegressor; a classifier "
+                "chooses among its candidates_ (more of them: with_classes)."
+            )
+        return self.candidates_, len(self.candidates_), self._calibrated_scorer()
+
     def _calibrated_scores(self, X):
-        scores = self._class_scores(
-            X, self._attributes_of(self.candidates_), self.candidates_
-        )
-        seen = np.isin(self.candidates_, self.classes_)
-        return stack_calibrated(scores, seen, self.seen_penalty_)
+        score = self._calibrated_scorer()
+        if not isinstance(X, Rows):
+            return score(X)
+        return np.concatenate([score(block) for _, block in blocks(X, PREDICT_ROWS)])
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "seen_penalty_")

@@ -1,17 +1,20 @@
-"""From predicted attributes to classes: nearest prototype, calibrated stacking."""
+"""From predicted attributes to classes: nearest prototypes, calibrated stacking."""
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array, gen_batches
 
-__all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated"]
+__all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated", "top_k"]
 
 METRICS = ("cosine", "euclidean")
 BLOCK_ENTRIES = 1 << 22  # scores held at a time when only their maximum is wanted
+SCORE_ENTRIES = 1 << 24  # the same for estimators, which do more for a row of scores
+SCORE_ROWS = 8192
 
 
 def prototype_scores(
@@ -55,7 +58,7 @@ def prototype_scores(
     array([[1., 0.]])
     """
     predictions, prototypes = _checked_pair(predictions, prototypes, metric)
-    return _scores(predictions, prototypes, metric)
+    return _scorer(prototypes, metric)(predictions)
 
 
 def nearest_prototype(
@@ -101,19 +104,90 @@ def nearest_prototype(
     array(['horse'], dtype='<U5')
     """
     predictions, prototypes = _checked_pair(predictions, prototypes, metric)
+    classes = _checked_classes(classes, len(prototypes))
+    score = _scorer(prototypes, metric)
     nearest = np.empty(len(predictions), dtype=np.intp)
     rows = max(1, BLOCK_ENTRIES // len(prototypes))
     for block in gen_batches(len(predictions), rows):
-        nearest[block] = _scores(predictions[block], prototypes, metric).argmax(1)
-    if classes is None:
-        return nearest
-    classes = np.asarray(classes)
-    if classes.shape != (len(prototypes),):
-        raise ValueError(
-            f"classes must name each of the {len(prototypes)} prototypes once, got "
-            f"shape {classes.shape}."
-        )
-    return classes[nearest]
+        nearest[block] = score(predictions[block]).argmax(1)
+    return nearest if classes is None else classes[nearest]
+
+
+def top_k(
+    predictions: ArrayLike,
+    prototypes: ArrayLike,
+    k: int = 5,
+    classes: ArrayLike | None = None,
+    *,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    seen: ArrayLike | None = None,
+    penalty: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k classes nearest to each prediction, exactly, in order.
+
+    Works in blocks of rows: millions of predictions among tens of thousands of
+    classes need no (n, K) matrix. For rows that lie in a file, and into one,
+    see :func:`rezsl_sk.streaming.predict_to_hdf5`.
+
+    Parameters
+    ----------
+    predictions : array-like of shape (n, a)
+        Predicted attributes.
+
+    prototypes : array-like of shape (K, a)
+        Attributes of the candidate classes, in the same space and units.
+
+    k : int, default=5
+        How many classes, at most K.
+
+    classes : array-like of shape (K,) or None, default=None
+        Names of the candidates. None gives row numbers of `prototypes`.
+
+    metric : {"cosine", "euclidean"}, default="cosine"
+        As in :func:`prototype_scores`.
+
+    seen : array-like of bool, shape (K,), or None, default=None
+        Which candidates are seen classes.
+
+    penalty : float, default=0.0
+        Taken off the scores of seen classes; see :func:`stack_calibrated`.
+
+    Returns
+    -------
+    nearest : ndarray of shape (n, k)
+        Best first; of equal scores the first in the order of `prototypes`.
+
+    scores : ndarray of shape (n, k)
+        Their scores, the penalty taken off.
+
+    Raises
+    ------
+    ValueError
+        As :func:`prototype_scores`; also if k is out of range, or `classes` or
+        `seen` has another length.
+
+    Examples
+    --------
+    >>> from rezsl_sk.decoding import top_k
+    >>> names, scores = top_k(
+    ...     [[3.0, 4.0]], [[1, 0], [0, 1], [-1, 0]], 2, ["horse", "zebra", "mole"]
+    ... )
+    >>> names, scores.round(2)
+    (array([['zebra', 'horse']], dtype='<U5'), array([[0.8, 0.6]]))
+    """
+    predictions, prototypes = _checked_pair(predictions, prototypes, metric)
+    classes = _checked_classes(classes, len(prototypes))
+    check_k(k, len(prototypes))
+    score = _scorer(prototypes, metric)
+    nearest = np.empty((len(predictions), k), dtype=np.intp)
+    best = np.empty((len(predictions), k), dtype=score(predictions[:1]).dtype)
+    rows = max(1, BLOCK_ENTRIES // len(prototypes))
+    for block in gen_batches(len(predictions), rows):
+        scores = score(predictions[block])
+        if seen is not None:
+            scores = stack_calibrated(scores, seen, penalty)
+        nearest[block], best[block] = highest(scores, k)
+    return nearest if classes is None else classes[nearest], best
 
 
 def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.ndarray:
@@ -156,8 +230,14 @@ def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.n
             "scores must have shape (n, k) and seen must be k booleans, got shapes "
             f"{scores.shape} and {seen.shape} ({seen.dtype})."
         )
-    scores[:, seen] -= penalty
-    return scores
+    # As a row: to pick columns takes several times as long, and x - 0 is x.
+    row = np.where(seen, penalty, 0).astype(np.result_type(scores, penalty))
+    return np.subtract(scores, row, out=scores, casting="same_kind")
+
+
+def score_rows(n_classes):
+    """How many rows an estimator scores at a time."""
+    return max(1, min(SCORE_ROWS, SCORE_ENTRIES // n_classes))
 
 
 def _checked_pair(predictions, prototypes, metric):
@@ -183,19 +263,71 @@ def _checked_pair(predictions, prototypes, metric):
     return predictions, prototypes
 
 
-def _scores(predictions, prototypes, metric):
+def prototype_scorer(prototypes):
+    """:func:`prototype_scores` by cosine, as a function of checked predictions.
+
+    What depends on the prototypes alone is computed once.
+    """
+    return _scorer(_checked_pair(prototypes, prototypes, "cosine")[1], "cosine")
+
+
+def highest(scores, k):
+    """Columns and values of the k highest entries of each row (m, K), in order.
+
+    Of equal ones the first column comes first. `scores` is overwritten.
+    """
+    columns = np.empty((len(scores), k), dtype=np.intp)
+    values = np.empty((len(scores), k), dtype=scores.dtype)
+    rows = np.arange(len(scores))
+    # One argmax after the other: for the ten best of 21,841 as fast as torch.topk,
+    # which leaves the order of equals open, and five times as fast as argpartition.
+    for place in range(k):
+        best = scores.argmax(axis=1)
+        columns[:, place], values[:, place] = best, scores[rows, best]
+        scores[rows, best] = -np.inf
+    return columns, values
+
+
+def check_k(k, n_classes):
+    """Refuse a number of classes to name that there are not."""
+    if not isinstance(k, Integral) or not 1 <= k <= n_classes:
+        raise ValueError(
+            f"the number of classes to name for each row must be a whole number from "
+            f"1 to the {n_classes} candidates, got {k!r}."
+        )
+
+
+def _checked_classes(classes, n):
+    if classes is None:
+        return None
+    classes = np.asarray(classes)
+    if classes.shape != (n,):
+        raise ValueError(
+            f"classes must name each of the {n} prototypes once, got shape "
+            f"{classes.shape}."
+        )
+    return classes
+
+
+def _scorer(prototypes, metric):
+    """A function from predictions (m, a) to scores (m, k)."""
     if metric == "cosine":
-        return _directions(predictions) @ _directions(prototypes).T
+        directions = _directions(prototypes)
+        return lambda predictions: _directions(predictions) @ directions.T
     # Distances do not depend on the origin, their rounding does: a year such as
     # 1999 squared leaves float32 no digits for a difference of 1.
     origin = np.median(prototypes, axis=0)
-    predictions, prototypes = predictions - origin, prototypes - origin
-    squared = (
-        np.square(predictions).sum(1)[:, None]
-        + np.square(prototypes).sum(1)
-        - 2 * predictions @ prototypes.T
-    )
-    return -np.sqrt(np.maximum(squared, 0))
+    centred = prototypes - origin
+    size = np.square(centred).sum(1)
+
+    def score(predictions):
+        predictions = predictions - origin
+        squared = (
+            np.square(predictions).sum(1)[:, None] + size - 2 * predictions @ centred.T
+        )
+        return -np.sqrt(np.maximum(squared, 0))
+
+    return score
 
 
 def _directions(rows):

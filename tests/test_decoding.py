@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rezsl_sk import decoding
-from rezsl_sk.decoding import nearest_prototype, prototype_scores, stack_calibrated
+from rezsl_sk.decoding import (
+    nearest_prototype,
+    prototype_scores,
+    stack_calibrated,
+    top_k,
+)
 
 
 def slow_score(p, q, metric):
@@ -166,14 +171,17 @@ def test_nearest_gives_the_names_it_is_given(pair, names):
 def test_nearest_in_blocks(pair, monkeypatch, metric, entries):
     """Blocks of one row, of one, of two, and of all but one."""
     expected = nearest_prototype(*pair, metric=metric)
-    sizes, whole = [], decoding._scores
+    sizes, whole = [], decoding._scorer
 
-    def spy(predictions, prototypes, metric):
-        sizes.append(len(predictions))
-        return whole(predictions, prototypes, metric)
+    def spy(prototypes, metric):
+        def score(predictions):
+            sizes.append(len(predictions))
+            return whole(prototypes, metric)(predictions)
+
+        return score
 
     monkeypatch.setattr(decoding, "BLOCK_ENTRIES", entries)
-    monkeypatch.setattr(decoding, "_scores", spy)
+    monkeypatch.setattr(decoding, "_scorer", spy)
     np.testing.assert_array_equal(nearest_prototype(*pair, metric=metric), expected)
     rows = max(1, entries // 11)
     assert sizes == [min(rows, 60 - start) for start in range(0, 60, rows)]
@@ -241,3 +249,50 @@ def test_stacking_takes_the_penalty_off_the_seen(dtype, expected):
 def test_stacking_refuses_what_is_no_pair(scores, seen):
     with pytest.raises(ValueError, match=r"shape \(n, k\) and seen must be k booleans"):
         stack_calibrated(scores, seen, 0.0)
+
+
+def slow_top(scores, k):
+    """Column numbers of each row by falling score, first come first."""
+    return [sorted(range(len(row)), key=lambda j: (-row[j], j))[:k] for row in scores]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 3, 11])
+@pytest.mark.parametrize("entries", [1, 70, 10**6])
+def test_top_k_against_a_loop(pair, monkeypatch, metric, k, entries):
+    """Also with equal scores: every prototype is there twice."""
+    monkeypatch.setattr(decoding, "BLOCK_ENTRIES", entries)
+    predictions, prototypes = pair[0], np.concatenate([pair[1], pair[1]])
+    nearest, best = top_k(predictions, prototypes, k, metric=metric)
+    scores = prototype_scores(predictions, prototypes, metric=metric)
+    np.testing.assert_array_equal(nearest, slow_top(scores, k))
+    expected = np.take_along_axis(scores, nearest, axis=1)
+    np.testing.assert_allclose(best, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_top_k_takes_the_penalty_off(pair):
+    seen = np.arange(11) < 6
+    names = np.array([f"class {i}" for i in range(11)])
+    nearest, best = top_k(*pair, 2, names, seen=seen, penalty=0.25)
+    scores = stack_calibrated(prototype_scores(*pair), seen, 0.25)
+    np.testing.assert_array_equal(nearest, names[slow_top(scores, 2)])
+    np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :2])
+
+
+@pytest.mark.parametrize("k", [0, 12, 2.0, None])
+def test_top_k_names_as_many_classes_as_there_are(pair, k):
+    with pytest.raises(ValueError, match=f"1 to the 11 candidates, got {k}"):
+        top_k(*pair, k)
+
+
+@pytest.mark.parametrize("penalty", [0.1, np.float64(0.1), np.float32(0.1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_penalty_is_subtracted_as_from_columns(dtype, penalty):
+    """To the bit, in whatever precision NumPy subtracts it from a part."""
+    scores = np.random.default_rng(0).normal(size=(20, 7)).astype(dtype)
+    seen = np.arange(7) % 2 == 0
+    expected = scores.copy()
+    expected[:, seen] -= penalty
+    found = stack_calibrated(scores, seen, penalty)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)

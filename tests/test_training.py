@@ -183,6 +183,29 @@ def test_a_short_run_has_a_constant_rate():
     assert one_cycle(3) is None
 
 
+def test_batches_may_bring_their_rows_and_classes():
+    """As they do from a file: the same steps as by row numbers."""
+    generator = torch.Generator().manual_seed(0)
+    arrays = initial_arrays((6, 16, 3), np.float32, generator)
+    table = torch.randn(4, 3, generator=generator)
+    group = torch.randint(0, 4, (50,), generator=generator)
+    X = torch.randn(50, 6, generator=generator)
+    rows = torch.randperm(50, generator=generator).split(16)
+
+    def train(batches):
+        heads = Heads([arrays], dropout=0.5, seed=3)
+        trainee = Trainee(heads, fused(table, [(1.0, 1.0)]))
+        optimizer = Optimizer("adamw", [(heads.parameters_of(slice(None)), 1e-2, 1e-3)])
+        (epoch,) = run_epoch(trainee, optimizer, X, group, batches)
+        return epoch, heads.arrays()[0][0]
+
+    by_number, weights = train(rows)
+    brought, same = train([(X[batch], group[batch]) for batch in rows])
+    assert brought.loss == by_number.loss
+    for one, other in zip(same, weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_any_module_is_trained_by_autograd():
     module = torch.nn.Linear(2, 1, dtype=torch.float64)
     X, group = torch.randn(30, 2, dtype=torch.float64), torch.zeros(30).long()
