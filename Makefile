@@ -43,8 +43,9 @@ lint: $(VENV)/.test
 
 # Alone on the machine, and so with both cores.
 bench: export OMP_NUM_THREADS = 2
-bench: $(VENV)/.test
+bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_fit.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_search.py
 	$(BIN)/python benchmarks/bench_extract.py
 
 # A built wheel, in an empty environment, away from the checkout.
@@ -60,6 +61,10 @@ $(VENV)/.demo: setup.py constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: setup.py constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[test]"
+	touch $@
+
+$(VENV)/.bench: setup.py constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[bench]"
 	touch $@
 
 $(VENV)/.docs: setup.py constraints.txt | $(VENV)/bin/python

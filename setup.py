@@ -27,6 +27,7 @@ DOCS = [
     "sphinx-copybutton>=0.5.2",
     "sphinx-gallery>=0.18",
 ]
+BENCH = ["skorch>=1.2"]
 TEST = [
     "build>=1.2",
     "hypothesis>=6.100",
@@ -69,6 +70,8 @@ setup(
         "text": TEXT,
         # The gallery runs when the pages are built, so it needs what they use.
         "docs": DOCS + PLOT + EXTRACT + DEMO + DASK + TEXT,
+        # What `make bench` compares with.
+        "bench": BENCH + EXTRACT + ONNX,
         "test": TEST + PLOT + EXTRACT + ONNX + DEMO + DASK,
     },
     entry_points={"console_scripts": ["rezsl-features=rezsl_features.cli:main"]},
