@@ -1,13 +1,15 @@
 """The search that trains candidates side by side, against scikit-learn's."""
 
 import contextlib
+import pickle
 
 import numpy as np
 import pytest
 from scipy.stats import loguniform
+from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV
 
 from rezsl_sk import ReZSLRegressor, ReZSLSearchCV, ZeroShotClassifier
 from rezsl_sk import _search as search_module
@@ -215,3 +217,32 @@ def test_verbose_counts_the_fits(X_S, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("totalling 4 fits")
     assert lines[-1] == "4 of 4 fits done"
+
+
+def test_it_is_an_estimator_like_grid_search(X_S, data):
+    grid = {"scale": [5.0, 20.0]}
+    ours = clone(ReZSLSearchCV(quick(), grid, cv=2))
+    assert "param_grid={'scale': [5.0, 20.0]}" in repr(ours)
+    ours = pickle.loads(pickle.dumps(ours.fit(*X_S)))
+    theirs = GridSearchCV(
+        quick(), grid, cv=ClassKFold(2), scoring=zero_shot_scorer
+    ).fit(*X_S)
+    assert ours.score(*X_S) == pytest.approx(theirs.score(*X_S))
+    assert ours.n_features_in_ == data.X.shape[1]
+    attributes = data.attributes[data.unseen_classes]
+    names = ours.best_estimator_.predict(X_S[0], prototypes=attributes)
+    expected = theirs.best_estimator_.predict(X_S[0], prototypes=attributes)
+    np.testing.assert_array_equal(names, expected)
+
+
+def test_folds_may_follow_groups(X_S):
+    X, S = X_S
+    groups = np.arange(len(X)) % 4
+    splits = list(GroupKFold(2).split(X, S, groups))
+    grid = {"scale": [5.0]}
+    by_groups = ReZSLSearchCV(quick(), grid, cv=GroupKFold(2), scoring="r2")
+    by_splits = ReZSLSearchCV(quick(), grid, cv=splits, scoring="r2")
+    same_results(
+        by_groups.fit(X, S, groups=groups).cv_results_,
+        by_splits.fit(X, S).cv_results_,
+    )
