@@ -67,7 +67,7 @@ def report(args, found):
             f"{reader['rows_per_s'] / disk_rows:.0%} of the disk's rate",
         ),
         (
-            f"training, {head}, {args.threads} thread(s)",
+            f"training, {head}, {args.threads} thread{'s' * (args.threads > 1)}",
             f"{fit['rows_per_s']:,.0f} rows/s, "
             f"{fit['rows_per_s'] / disk_rows:.0%} of the disk's rate",
         ),
@@ -84,7 +84,7 @@ def report(args, found):
             f"{predict['accuracy']:.3f}",
         ),
         (
-            f"the same, 5 best among {IMAGENET_21K:,} classes",
+            f"{BLOCK:,} rows, 5 best among {IMAGENET_21K:,} classes into HDF5",
             f"{predict['rows_per_s_21k']:,.0f} rows/s",
         ),
     ]
