@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 
+from ._attention import AttentionRegressor
 from ._regressor import ReZSLRegressor
 from ._zero_shot import ZeroShotMixin
 
@@ -197,6 +198,9 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         if self.regressor is None:
             return ReZSLRegressor(random_state=0)
         return clone(self.regressor)
+
+    def _takes_regions(self):
+        return isinstance(self.regressor, AttentionRegressor)
 
     def _fit_seen(self, X, group, classes):
         self.regressor_ = self._new_regressor()

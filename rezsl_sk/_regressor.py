@@ -675,7 +675,7 @@ class ReZSLRegressor(
     # ---- the space of training ----------------------------------------------
 
     def _fit_scaling(self, X, prototypes):
-        self._features = FeatureScaling(self.feature_scaling).fit(X)
+        self._features = self._new_scaling().fit(X)
         self.feature_offset_, self.feature_scale_ = (
             self._features.offset,
             self._features.scale,
@@ -688,6 +688,9 @@ class ReZSLRegressor(
         varying = prototypes[:, self._space.varying].astype(np.float64)
         self._mean_length = float(np.linalg.norm(varying, axis=1).mean())
 
+    def _new_scaling(self):
+        return FeatureScaling(self.feature_scaling)
+
     def _from_space(self, output):
         """Outputs of the head (n, a') as attributes in the units of S."""
         if self._l2:
@@ -697,6 +700,16 @@ class ReZSLRegressor(
     def _initialise(self, n_features, dtype, generator):
         sizes = (n_features, *self.hidden_layer_sizes, len(self._space.varying))
         self.coefs_, self.intercepts_ = initial_arrays(sizes, dtype, generator)
+
+    def _new_head(self, device):
+        """The network, with the weights of `coefs_` and `intercepts_`."""
+        return Head(
+            self.coefs_,
+            self.intercepts_,
+            dropout=self.dropout,
+            seed=self._seed,
+            device=device,
+        )
 
     # ---- training -----------------------------------------------------------
 
@@ -792,13 +805,7 @@ class ReZSLRegressor(
             scale=self.scale,
             l2=self._l2,
         ).to(device)
-        head = Head(
-            self.coefs_,
-            self.intercepts_,
-            dropout=self.dropout,
-            seed=self._seed,
-            device=device,
-        )
+        head = self._new_head(device)
         optimizer = make_optimizer(
             self.solver,
             head,
@@ -932,12 +939,14 @@ class ReZSLRegressor(
         x = self._features.transform(X if trained.all() else X[rows])
         number = (np.cumsum(trained) - 1)[group[rows]]
         P = prototypes[trained]
-        self._side = FeatureSide().fit(x, number, P[:, self._space.varying], self._seed)
+        self._side = FeatureSide().fit(
+            self._side_input(x), number, P[:, self._space.varying], self._seed
+        )
         # Both sides are to spread a sample's scores over the classes alike.
         space = self._space.transform(P)
         spread = [
             prototype_scores(self._head_outputs(x[part]), space).std(axis=1)
-            for part in gen_batches(len(x), PREDICT_ROWS)
+            for part in self._blocks(len(x))
             if space.any(axis=1).all()
         ]
         spread = float(np.concatenate(spread).mean()) if spread else 1.0
@@ -950,12 +959,20 @@ class ReZSLRegressor(
         output = np.empty(
             (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
         )
-        for rows in gen_batches(len(X), PREDICT_ROWS):
+        for rows in self._blocks(len(X)):
             output[rows] = self._head_outputs(self._features.transform(X[rows]))
         return output
 
     def _head_outputs(self, x):
         return forward_arrays(x, self.coefs_, self.intercepts_)
+
+    def _side_input(self, x):
+        """What the feature side is given of scaled x (n, d)."""
+        return x
+
+    def _blocks(self, n):
+        """Slices of rows that are scaled and predicted at a time."""
+        return gen_batches(n, PREDICT_ROWS)
 
     def _scores(self, X, prototypes, names=None):
         """Scores (n, k) of checked X for prototypes (k, a) in raw units."""
@@ -971,10 +988,11 @@ class ReZSLRegressor(
             return prototype_scores(self._outputs(X), space)
         weights = self._side.weights(prototypes[:, self._space.varying])
         scores = np.empty((len(X), len(prototypes)), dtype=weights.dtype)
-        for rows in gen_batches(len(X), PREDICT_ROWS):
+        for rows in self._blocks(len(X)):
             x = self._features.transform(X[rows])
             by_attributes = prototype_scores(self._head_outputs(x), space)
-            by_features = self._side.similarities(x, weights) * self._side_unit
+            by_features = self._side.similarities(self._side_input(x), weights)
+            by_features *= self._side_unit
             scores[rows] = by_attributes + self.feature_weight * (
                 by_features - by_attributes
             )

@@ -279,9 +279,13 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     # ---- fitting and scoring ------------------------------------------------
 
+    def _takes_regions(self):
+        """Whether X may be of shape (n, r, d)."""
+        return False
+
     def _start_fit(self, X, y):
         """Checked X (n, d) and the number of each row's class (n,)."""
-        X, y = validate_data(self, X, y)
+        X, y = validate_data(self, X, y, allow_nd=self._takes_regions())
         check_classification_targets(y)
         self.classes_, group = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -338,7 +342,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _check_X(self, X):
         check_is_fitted(self)
-        return validate_data(self, X, reset=False)
+        allow_nd = self._takes_regions()
+        return validate_data(self, X, reset=False, allow_nd=allow_nd)
 
     def _candidate_scores(self, X, names):
         """Scores (n, len(names)) without penalty, for any classes of the table."""
