@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -264,15 +263,25 @@ class AttentionRegressor(ReZSLRegressor):
         return super()._check_X(self._rows(X, False))
 
     def _rows(self, X, reset):
-        """X (n, r, d) as (n, r * d); anything else as it is."""
+        """X (n, r, d) as (n, r * d), and two axes as they are."""
         shape = getattr(X, "shape", None)
         if shape is None:
             X = np.asarray(X)
             shape = X.shape
+        if len(shape) > 3:
+            raise ValueError(
+                f"X has {len(shape)} axes, {shape}; give it as (n, r, d): reshape a "
+                "grid of regions (n, h, w, d) to (n, h * w, d)."
+            )
         regions = tuple(shape[1:]) if len(shape) == 3 else None
+        if regions is not None and not all(regions):
+            raise ValueError(
+                f"X has {regions[0]} regions of {regions[1]} features; at least one "
+                "of each is needed."
+            )
         if reset:
             self.n_regions_ = 1 if regions is None else regions[0]
-        elif regions is not None and hasattr(self, "n_regions_"):
+        elif regions is not None and hasattr(self, "n_features_in_"):
             expected = self.n_regions_, self.n_features_in_ // self.n_regions_
             if regions != expected:
                 raise ValueError(
@@ -280,14 +289,7 @@ class AttentionRegressor(ReZSLRegressor):
                     f"model was fitted on {expected[0]} of {expected[1]}; cache both "
                     "with the same backbone and image size."
                 )
-        if regions is None:
-            return X
-        if not math.prod(regions):
-            raise ValueError(
-                f"X has {regions[0]} regions of {regions[1]} features; at least one "
-                "of each is needed."
-            )
-        return np.asarray(X).reshape(len(X), -1)
+        return X if regions is None else np.asarray(X).reshape(len(X), -1)
 
     def _regions(self, x):
         return x.reshape(len(x), self.n_regions_, -1)
@@ -318,14 +320,15 @@ class AttentionRegressor(ReZSLRegressor):
             return np.eye(a)
         what = "attribute_embeddings"
         if hasattr(E, "reindex") and self.attribute_names_ is not None:
-            missing = [name for name in self.attribute_names_ if name not in E.index]
-            if missing:
+            names = self.attribute_names_.tolist()
+            missing = [name for name in names if name not in E.index]
+            twice = E.index[E.index.duplicated()].intersection(names).tolist()
+            if missing or twice:
                 raise ValueError(
-                    f"{what} has no row for these attributes of S: {missing[:5]}"
-                    f"{' and more' if len(missing) > 5 else ''}. Index it by the "
-                    "columns of S."
+                    f"{what} must have one row for each column of S; missing: "
+                    f"{missing[:5]}, more than once: {twice[:5]}."
                 )
-            E = E.loc[self.attribute_names_]
+            E = E.loc[names]
         E = check_array(E, dtype=np.float64, input_name=what)
         if len(E) != a:
             raise ValueError(
