@@ -265,7 +265,9 @@ class AttentionMapDisplay:
             frame = one.axis()
             # What nobody looks at is dark, the rest is the picture itself.
             shade = np.zeros((*grid, 4))
-            shade[..., 3] = 0.9 * (1 - maps[i, j - 1].reshape(grid) / maps[i, j - 1].max())
+            shade[..., 3] = 0.9 * (
+                1 - maps[i, j - 1].reshape(grid) / maps[i, j - 1].max()
+            )
             one.imshow(
                 shade,
                 extent=(left, left + side, top + side, top),
