@@ -51,20 +51,16 @@ def main():
         rows.append(one_split(data, E, number, args))
         text = ", ".join(f"{name} {T1:.3f}" for name, T1 in rows[-1].items())
         print(f"split {number}: {text}", flush=True)
-    print(
-        f"\n{args.class_splits} development splits, {args.components or 'all'} ", end=""
-    )
-    print(
-        "features of each region\n\n| | T1 | less the reference |\n| --- | --- | --- |"
-    )
+    of_each = f"{args.components or 'all'} features of each region"
+    print(f"\n{args.class_splits} development splits, {of_each}\n")
+    print("| | T1 | less the reference |\n| --- | --- | --- |")
     for variant in rows[0]:
         T1 = np.array([[row[variant]] for row in rows])
         reference = REFERENCE[ALONE if variant.startswith(ALONE) else BOTH]
         other = np.array([[row[reference]] for row in rows])
         mean, low, high = benchmark.paired_difference(T1, other)
-        print(
-            f"| {variant} | {T1.mean():.3f} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] |"
-        )
+        interval = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        print(f"| {variant} | {T1.mean():.3f} | {interval} |")
 
 
 def one_split(data, E, number, args):

@@ -80,7 +80,7 @@ def main():
             print(f"{label}, feature_weight {weight}: T1 {T1:.3f}")
     print(f"chance: T1 {1 / len(unseen):.4f} ({len(unseen)} unseen classes)")
 
-    # -- where the keywords look --------------------------------------------------------
+    # -- where the keywords look ------------------------------------------------------
     rng = np.random.default_rng(0)
     shown = np.sort(rng.choice(np.flatnonzero(is_unseen), args.pictures, False))
     figure = args.out / "emoji_attention.png"

@@ -133,7 +133,8 @@ class AttentionRegressor(ReZSLRegressor):
     >>> X = rng.normal(size=(len(labels), 9, 16))
     >>> place = rng.permuted(np.tile(np.arange(9), (len(X), 1)), axis=1)[:, :6]
     >>> for j in range(6):
-    ...     X[np.arange(len(X)), place[:, j]] += 3 * np.outer(table[labels, j], parts[j])
+    ...     shown = np.outer(table[labels, j], 3 * parts[j])
+    ...     X[np.arange(len(X)), place[:, j]] += shown
     >>> seen = labels < 50
     >>> reg = AttentionRegressor(random_state=0).fit(X[seen], table[labels[seen]])
     >>> names = reg.predict(X[~seen], prototypes=table[50:])
