@@ -16,6 +16,7 @@ from rezsl_sk._scaling import FeatureScaling
 from rezsl_sk.feature_cache import FeatureCache
 from rezsl_sk.metrics import mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
+from rezsl_sk.plotting import AttentionMapDisplay
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 N_REGIONS, N_FEATURES, N_ATTRIBUTES = 6, 8, 5
@@ -338,3 +339,77 @@ def test_bad_regions_are_refused_in_a_sentence(X_S):
             method(X[:, :2])
     with pytest.raises(ValueError, match="NaN"):
         reg.attention(np.full_like(X, np.nan))
+
+
+# ---- the figure ------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawing(tmp_path):
+    """What the display is told of two pictures of 8 x 12 pixels."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    paths = ["one.png", "two.png"]
+    for i, path in enumerate(paths):
+        plt.imsave(tmp_path / path, np.full((8, 12, 3), i / 2))
+    yield {"paths": paths, "root": tmp_path, "grid": (2, 3)}
+    plt.close("all")
+
+
+def test_the_figure_shows_the_attributes_that_stand_out(X_S, drawing):
+    X, S = X_S[0], np.insert(X_S[1], 2, 7.0, axis=1)
+    names = np.insert(NAMES, 2, "constant")
+    reg = quick().fit(X, pd.DataFrame(S, columns=names))
+    display = AttentionMapDisplay.from_estimator(reg, X[:2], attributes=5, **drawing)
+    height = (reg.predict(X[:2]) - reg.attribute_offset_) / reg.attribute_scale_
+    for i in range(2):
+        expected = [j for j in np.argsort(-height[i]) if j != 2]
+        shown = [axis.get_title() for axis in display.axes_[i, 1:]]
+        assert shown == names[expected].tolist()
+        np.testing.assert_array_equal(
+            display.maps[i], reg.attention(X[:2])[i, expected]
+        )
+        picture = display.axes_[i, 1].images[0].get_array()
+        np.testing.assert_allclose(picture[..., 0], i / 2, atol=0.01)
+
+
+def test_the_brightest_place_is_where_an_attribute_looks(drawing):
+    maps = np.array([[[0.1, 0.1, 0.1, 0.1, 0.4, 0.2]]] * 2)
+    display = AttentionMapDisplay.from_predictions(
+        maps, names=[["ear"]] * 2, crop=0.5, **drawing
+    )
+    shade = display.axes_[0, 1].images[1]
+    light = 1 - shade.get_array()[..., 3] / 0.9
+    np.testing.assert_allclose(light.ravel(), maps[0, 0] / 0.4)
+    # Half of the shorter side, around the middle of 12 x 8 pixels.
+    assert shade.get_extent() == [3.5, 7.5, 5.5, 1.5]
+    assert display.axes_[0, 1].axis() == (-0.5, 11.5, 7.5, -0.5)
+
+
+def test_the_figure_of_a_classifier_and_of_given_attributes(data, drawing):
+    X, labels, table, _ = data
+    classes = pd.DataFrame(table, columns=NAMES)
+    model = ZeroShotClassifier(quick(), classes).fit(X, labels)
+    display = AttentionMapDisplay.from_estimator(
+        model, X[:2], attributes=["wing", 0], **drawing
+    )
+    assert [axis.get_title() for axis in display.axes_[1, 1:]] == ["wing", "ear"]
+    np.testing.assert_array_equal(
+        display.maps, model.regressor_.attention(X[:2])[:, [4, 0]]
+    )
+
+
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(X_S, drawing):
+    X, S = X_S[0], np.insert(X_S[1], 2, 7.0, axis=1)
+    reg = quick().fit(X, S)
+    draw = AttentionMapDisplay.from_estimator
+    with pytest.raises(ValueError, match=r"\[2\] have one value"):
+        draw(reg, X[:2], attributes=[0, 2], **drawing)
+    with pytest.raises(ValueError, match="no attribute is named 'fur'; there are 6"):
+        draw(reg, X[:2], attributes=["fur"], **drawing)
+    with pytest.raises(ValueError, match="6 regions make no grid of 2 x 2"):
+        draw(reg, X[:2], **{**drawing, "grid": None})
+    with pytest.raises(ValueError, match=r"of shape \(2,\), got \(2, 4\) and \(1,\)"):
+        draw(reg, X[:2], **{**drawing, "paths": ["one.png"]})
+    pooled = ReZSLRegressor(max_iter=1, random_state=0).fit(X.mean(axis=1), S)
+    with pytest.raises(ValueError, match="ReZSLRegressor does not"):
+        draw(pooled, X.mean(axis=1)[:2], **drawing)
