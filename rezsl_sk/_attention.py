@@ -474,11 +474,16 @@ class AttentionHead(nn.Module):
 
     def forward(self, X):
         """Outputs (n, a) of rows (n, r * d)."""
-        a, d = len(self.embeddings), self.weights[0].shape[1]
         of_attributes = torch.cat([self.embeddings @ weight for weight in self.weights])
-        both = F.linear(X.view(len(X), -1, d), of_attributes)
-        shares = both[..., :a].softmax(dim=1)
-        return (shares * both[..., a:]).sum(dim=1) + self.bias
+        d = of_attributes.shape[1]
+        # Early stopping hands over all held-out rows, training one batch.
+        rows = len(X) if self.training else max(1, BLOCK_REGIONS * d // X.shape[1])
+        parts = [self._attended(x, of_attributes, d) for x in X.split(rows)]
+        return torch.cat(parts) + self.bias
+
+    def _attended(self, X, of_attributes, d):
+        keys, values = F.linear(X.view(len(X), -1, d), of_attributes).chunk(2, dim=2)
+        return (keys.softmax(dim=1) * values).sum(dim=1)
 
     def arrays(self):
         """Copies of the weights: (coefs, intercepts), lists of NumPy arrays."""

@@ -28,7 +28,8 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     Parameters
     ----------
     regressor : ReZSLRegressor or None, default=None
-        Predicts the attributes. None means ``ReZSLRegressor(random_state=0)``.
+        Predicts the attributes. None means ``ReZSLRegressor(random_state=0)``. With
+        an :class:`AttentionRegressor` X is of shape (n, r, d) wherever it is given.
 
     class_attributes : DataFrame, (classes, matrix) or None, default=None
         Attributes of all classes, seen and unseen: a DataFrame indexed by

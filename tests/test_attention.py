@@ -85,9 +85,11 @@ def weights():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_module_is_its_formula(weights, device):
+@pytest.mark.parametrize("training", [True, False])
+def test_the_module_is_its_formula(weights, device, training, monkeypatch):
+    monkeypatch.setattr("rezsl_sk._attention.BLOCK_REGIONS", 3 * N_REGIONS)
     X, E, key, value, bias = weights
-    head = AttentionHead([key, value], [bias], E, device=device)
+    head = AttentionHead([key, value], [bias], E, device=device).train(training)
     output = head(torch.tensor(X.reshape(len(X), -1), device=device))
     expected = slow(X, E, key, value, bias)[0]
     np.testing.assert_allclose(output.detach().cpu(), expected, rtol=1e-10)
