@@ -46,8 +46,9 @@ class AttentionRegressor(ReZSLRegressor):
     attribute_embeddings : DataFrame or array-like of shape (a, e), default=None
         The vectors :math:`v_j`, one row for each column of S; only their directions
         count. A DataFrame is matched by its index to the columns of S, where these
-        have names. None: one-hot, each attribute learns its own query and knows
-        nothing of the others.
+        have names. Vectors of a text encoder have much in common; take that off
+        first, ``E - E.mean(axis=0)``. None: one-hot, each attribute learns its own
+        query and knows nothing of the others.
 
     loss, class_power, attribute_power, statistics, normalize_weights
         As in :class:`ReZSLRegressor`.
