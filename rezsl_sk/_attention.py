@@ -357,6 +357,12 @@ class AttentionRegressor(ReZSLRegressor):
                 "X has {} regions of {} features and S {} attributes, but the model "
                 "to go on with has {}, {} and {}.".format(*given, *known)
             )
+        E = self._checked_embeddings(S.shape[1]).astype(self.embeddings_.dtype)
+        if not np.array_equal(E, self.embeddings_):
+            raise ValueError(
+                "attribute_embeddings are not those of the model to go on with; set "
+                "them back, or fit a new one."
+            )
 
     def _new_head(self, device):
         return AttentionHead(

@@ -324,6 +324,10 @@ def test_early_stopping_warm_start_and_partial_fit_take_regions(X_S):
     assert reg.fit(X, S).loss_ < before
     with pytest.raises(ValueError, match="3 regions of 8 features and S 5 attributes"):
         reg.fit(X[:, :3], S)
+    with pytest.raises(ValueError, match="embeddings are not those of the model"):
+        quick(warm_start=True).fit(X, S).set_params(
+            attribute_embeddings=embeddings()
+        ).fit(X, S)
     part = quick().partial_fit(X, S)
     before = part.loss_
     assert part.partial_fit(X, S).loss_ < before
