@@ -57,11 +57,11 @@ def embeddings(seed=0):
 
 def slow(X, E, key, value, bias):
     """Outputs (n, a) and attention (n, a, r) by the formulas, one by one."""
-    n, r, _ = X.shape
+    n, r, d = X.shape
     output, maps = np.empty((n, len(E))), np.empty((n, len(E), r))
     for i in range(n):
         for j, v in enumerate(E):
-            asked = np.array([v @ key.T @ X[i, k] for k in range(r)])
+            asked = np.array([v @ key.T @ X[i, k] / d**0.5 for k in range(r)])
             maps[i, j] = np.exp(asked) / np.exp(asked).sum()
             attended = sum(maps[i, j, k] * X[i, k] for k in range(r))
             output[i, j] = v @ value.T @ attended + bias[j]
@@ -120,7 +120,7 @@ def test_the_gradients_are_those_of_the_formula(weights):
 @pytest.mark.parametrize("E", [None, embeddings()], ids=["one-hot", "given"])
 def test_prediction_and_attention_are_the_formulas(X_S, E, monkeypatch):
     X, S = X_S[0].astype(np.float64), X_S[1]
-    reg = quick(E).fit(X, S)
+    reg = quick(E, max_iter=10).fit(X, S)
     monkeypatch.setattr("rezsl_sk._attention.BLOCK_REGIONS", 3 * N_REGIONS)
     some = X[::40]
     scaled = reg._features.transform(some.reshape(len(some), -1)).reshape(some.shape)
