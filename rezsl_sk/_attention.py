@@ -380,21 +380,22 @@ class AttentionRegressor(ReZSLRegressor):
 
     def _shares(self, x):
         """Attention (n, r, a') of scaled regions (n, r, d)."""
-        coef = self.coefs_[0] / x.dtype.type(np.sqrt(x.shape[2]))
-        keys = x @ self._of_attributes(coef)
+        keys = self._at(x, self.coefs_[0] / x.dtype.type(np.sqrt(x.shape[2])))
         keys -= keys.max(axis=1, keepdims=True)
         np.exp(keys, out=keys)
         keys /= keys.sum(axis=1, keepdims=True)
         return keys
 
-    def _of_attributes(self, coef):
-        return coef @ self.embeddings_[self._space.varying].T
+    def _at(self, x, coef):
+        """What attributes get from scaled regions (n, r, d) by coef (d, e)."""
+        of_attributes = coef @ self.embeddings_[self._space.varying].T
+        return (x.reshape(-1, len(coef)) @ of_attributes).reshape(*x.shape[:2], -1)
 
     def _head_outputs(self, x):
         output = np.empty((len(x), len(self._space.varying)), dtype=x.dtype)
         for rows in self._blocks(len(x)):
             regions = self._regions(x[rows])
-            values = regions @ self._of_attributes(self.coefs_[1])
+            values = self._at(regions, self.coefs_[1])
             values *= self._shares(regions)
             output[rows] = values.sum(axis=1)
         return output + self.intercepts_[0]
