@@ -88,8 +88,9 @@ def one_split(data, E, number, args):
     alone, both = {ALONE: 0.0}, {ALONE: 0.0, BOTH: 0.67}
     note("linear on the mean", ReZSLRegressor((), feature_weight=0), mean, alone)
     note("MLP on the mean", ReZSLRegressor(), mean, both)
-    # One region has nothing to choose from: what the embeddings do by themselves.
-    note("names as text, no attention", AttentionRegressor(E), mean, both)
+    # One region leaves nothing to choose: what the rest of the model does by itself.
+    note("one-hot, one region", AttentionRegressor(feature_weight=0), mean, alone)
+    note("names as text, one region", AttentionRegressor(E), mean, both)
     note("attention, one-hot", AttentionRegressor(), X, both)
     note("attention, names as text", AttentionRegressor(E), X, both)
     if args.components:

@@ -314,9 +314,8 @@ class AttentionRegressor(ReZSLRegressor):
         self.embeddings_ = self._checked_embeddings(a).astype(dtype)
         e, d = self.embeddings_.shape[1], n_features // self.n_regions_
         draw = torch.rand(d, e, generator=generator, dtype=torch.float64).numpy()
-        # Keys follow the values. From values of the usual size, 1 / sqrt(d), some
-        # start in the wrong direction, and their attributes end up looking where
-        # they are absent (1 of 10 on made-up data with parts in places).
+        # Keys follow the values, and from values of the usual size, 1 / sqrt(d), some
+        # start in a wrong direction.
         value = START * (2 * draw - 1) / np.sqrt(d)
         self.coefs_ = [np.zeros((d, e), dtype=dtype), value.astype(dtype)]
         self.intercepts_ = [np.zeros(len(self._space.varying), dtype=dtype)]
