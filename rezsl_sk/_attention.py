@@ -368,7 +368,7 @@ class AttentionRegressor(ReZSLRegressor):
                 "them back, or fit a new one."
             )
 
-    def _new_head(self, device):
+    def _new_heads(self, device):
         return AttentionHead(
             self.coefs_,
             self.intercepts_,
@@ -451,7 +451,9 @@ class RegionScaling:
 
 
 class AttentionHead(nn.Module):
-    """The attention as a torch module, with the interface of ``_heads.Head``.
+    """The attention as a torch module, with the interface of one of ``_heads.Heads``.
+
+    Gradients are autograd's: the product over all regions takes nearly all the time.
 
     Parameters
     ----------
@@ -485,8 +487,12 @@ class AttentionHead(nn.Module):
         )
         self.bias = nn.Parameter(torch.tensor(intercepts[0], device=device))
 
+    def parameters_of(self, heads):
+        """All parameters: there is one head."""
+        return list(self.parameters())
+
     def forward(self, X):
-        """Outputs (n, a) of rows (n, r * d)."""
+        """Outputs (n, 1, a) of rows (n, r * d); in training for one backward."""
         key, value = self.weights
         d = key.shape[1]
         of_attributes = torch.cat(
@@ -495,13 +501,19 @@ class AttentionHead(nn.Module):
         # Early stopping hands over all held-out rows, training one batch.
         rows = len(X) if self.training else max(1, BLOCK_REGIONS * d // X.shape[1])
         parts = [self._attended(x, of_attributes, d) for x in X.split(rows)]
-        return torch.cat(parts) + self.bias
+        self._output = (torch.cat(parts) + self.bias).unsqueeze(1)
+        return self._output.detach()
+
+    def backward(self, gradient):
+        """From the gradient (n, 1, a) of the outputs to those of the parameters."""
+        self.zero_grad(set_to_none=True)
+        self._output.backward(gradient)
 
     def _attended(self, X, of_attributes, d):
         keys, values = F.linear(X.view(len(X), -1, d), of_attributes).chunk(2, dim=2)
         return (keys.softmax(dim=1) * values).sum(dim=1)
 
     def arrays(self):
-        """Copies of the weights: (coefs, intercepts), lists of NumPy arrays."""
+        """Copies of the weights: of the one head (coefs, intercepts), NumPy arrays."""
         coefs = [w.detach().cpu().numpy().T.copy() for w in self.weights]
-        return coefs, [self.bias.detach().cpu().numpy().copy()]
+        return [(coefs, [self.bias.detach().cpu().numpy().copy()])]

@@ -208,13 +208,17 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         self._fit_regressor(X, group, classes)
 
     def _fit_regressor(self, X, group, classes):
+        X, S, prototypes = self._regressor_data(X, group, classes)
+        self.regressor_._fit(X, S, prototypes, group, is_table=True)
+        self.constant_attributes_ = self.regressor_.constant_attributes_
+
+    def _regressor_data(self, X, group, classes):
+        """What `regressor_` is fitted on: features, attributes of rows and classes."""
         prototypes = self._attributes_of(classes)
         X, S = self.regressor_._check_X_S(X, prototypes[group], reset=True)
         self.regressor_.attribute_names_ = self._attribute_names
         # One number per label: two classes with equal attributes stay two.
-        prototypes = prototypes.astype(S.dtype)
-        self.regressor_._fit(X, S, prototypes, group, is_table=True)
-        self.constant_attributes_ = self.regressor_.constant_attributes_
+        return X, S, prototypes.astype(S.dtype)
 
     def _class_scores(self, X, prototypes, names):
         return self.regressor_._scores(self.regressor_._check_X(X), prototypes, names)

@@ -1,85 +1,222 @@
 """Networks from features to attributes: linear, or an MLP.
 
-A head is a plain torch module during training and two lists of NumPy arrays
-(`coefs`, `intercepts`) otherwise, so that a fitted model needs no torch to be
-unpickled and no accelerator to predict.
+Heads are tensors during training and two lists of NumPy arrays (`coefs`,
+`intercepts`) otherwise, so that a fitted model needs no torch to be unpickled
+and no accelerator to predict.
 """
 
+import itertools
 import math
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 NEGATIVE_SLOPE = 0.1  # of the LeakyReLU, as in the public ReZSL code
 
 
-class Head(nn.Module):
-    """Linear layers with LeakyReLU and dropout between them.
+class Heads(nn.Module):
+    """Heads of one shape, trained side by side on the same batches.
+
+    Linear layers with LeakyReLU and dropout between them. Forward and backward
+    pass are written out: at the batch sizes used here autograd and the memory
+    that it asks for anew at each step cost as much as the matrix products of a
+    linear head. The first layers of all heads are one product.
 
     Parameters
     ----------
-    coefs : list of arrays, the l-th of shape (n_in_l, n_out_l)
-        Weights, oriented as in scikit-learn's MLPRegressor.
+    arrays : list of (coefs, intercepts), one for each of m heads
+        The l-th of coefs has shape (n_in_l, n_out_l), oriented as in
+        scikit-learn's MLPRegressor, the l-th of intercepts (n_out_l,).
 
-    intercepts : list of arrays, the l-th of shape (n_out_l,)
-
-    dropout : float
-        Probability with which a hidden unit is dropped in training.
+    dropout : float, or list of m floats
+        Probability with which a hidden unit is dropped in training. Heads with
+        equal ones should be neighbours: these share a mask.
 
     seed : int
         Seed of the dropout masks.
     """
 
-    def __init__(self, coefs, intercepts, *, dropout=0.0, seed=0, device="cpu"):
+    def __init__(self, arrays, *, dropout=0.0, seed=0, device="cpu"):
         super().__init__()
         device = torch.device(device)
-        self.dropout = dropout
+        self.n_heads = len(arrays)
+        of_head = [dropout] * len(arrays) if np.isscalar(dropout) else list(dropout)
+        self.dropout = of_head
         # nn.Dropout draws from the global generator, which is everybody's.
         self.generator = torch.Generator(device).manual_seed(seed)
-        # Stored as (n_out, n_in), the layout in which F.linear is fastest.
-        self.weights = nn.ParameterList(
-            torch.tensor(np.ascontiguousarray(coef.T), device=device) for coef in coefs
+        layers = range(len(arrays[0][0]))
+        # Stored as (heads, n_out, n_in), the layout in which products are fastest.
+        self.weights = _parameters(
+            [np.stack([coefs[layer].T for coefs, _ in arrays]) for layer in layers],
+            device,
         )
-        self.biases = nn.ParameterList(
-            torch.tensor(bias, device=device) for bias in intercepts
+        self.biases = _parameters(
+            [np.stack([biases[layer] for _, biases in arrays]) for layer in layers],
+            device,
         )
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        self._buffers_of_batch = {}
 
+    def parameters_of(self, heads):
+        """Parameters of a slice of the heads, as views that carry their gradients."""
+        views = []
+        for parameter in (*self.weights, *self.biases):
+            view = parameter.data[heads]
+            view.grad = parameter.grad[heads]
+            views.append(view)
+        return views
+
+    @torch.no_grad()
     def forward(self, X):
+        """Outputs (n, heads, a) for X (n, d); in training they serve one backward."""
+        n, m = len(X), self.n_heads
+        self._inputs, self._masks = [X], []
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(
             zip(self.weights, self.biases, strict=True)
         ):
-            X = F.linear(X, weight, bias)
+            out = self._buffer(("out", layer), n, m, weight.shape[1])
+            if layer == 0:
+                torch.addmm(
+                    bias.flatten(), X, weight.flatten(0, 1).T, out=out.view(n, -1)
+                )
+            elif m == 1:
+                torch.addmm(bias[0], X[:, 0], weight[0].T, out=out[:, 0])
+            else:
+                torch.baddbmm(
+                    bias.unsqueeze(1),
+                    X.transpose(0, 1),
+                    weight.transpose(1, 2),
+                    out=out.transpose(0, 1),
+                )
+            X = out
             if layer < last:
-                X = F.leaky_relu(X, NEGATIVE_SLOPE)
-                if self.training and self.dropout > 0:
-                    X = X * dropout_mask(X, self.dropout, self.generator)
+                nn.functional.leaky_relu_(X, NEGATIVE_SLOPE)
+                if self.training and any(self.dropout):
+                    self._masks.append(self._draw_masks(layer, X))
+                    self._drop(layer, X)
+                self._inputs.append(X)
         return X
 
+    @torch.no_grad()
+    def backward(self, gradient):
+        """From the gradient (n, heads, a) of the outputs to those of the parameters.
+
+        Overwrites them, and the hidden layers of the forward pass.
+        """
+        for layer in reversed(range(len(self.weights))):
+            X, weight = self._inputs[layer], self.weights[layer]
+            torch.sum(gradient, 0, out=self.biases[layer].grad)
+            if layer == 0:
+                flat = gradient.reshape(len(X), -1)
+                torch.mm(flat.T, X, out=weight.grad.view(-1, X.shape[1]))
+                return
+            back = self._buffer(("back", layer), *X.shape)
+            if self.n_heads == 1:
+                torch.mm(gradient[:, 0].T, X[:, 0], out=weight.grad[0])
+                torch.mm(gradient[:, 0], weight[0], out=back[:, 0])
+            else:
+                of_head = gradient.transpose(0, 1)
+                torch.bmm(of_head.transpose(1, 2), X.transpose(0, 1), out=weight.grad)
+                torch.bmm(of_head, weight, out=back.transpose(0, 1))
+            # LeakyReLU keeps signs, so its result tells the slope.
+            torch.ops.aten.leaky_relu_backward(
+                back, X, NEGATIVE_SLOPE, True, grad_input=back
+            )
+            if self._masks:
+                self._drop(layer - 1, back)
+            gradient = back
+
     def arrays(self):
-        """Copies of the weights: (coefs, intercepts), lists of NumPy arrays."""
-        coefs = [w.detach().cpu().numpy().T.copy() for w in self.weights]
-        return coefs, [b.detach().cpu().numpy().copy() for b in self.biases]
+        """Copies of the weights: for each head (coefs, intercepts), NumPy arrays."""
+        weights = [w.detach().cpu().numpy() for w in self.weights]
+        biases = [b.detach().cpu().numpy() for b in self.biases]
+        return [
+            ([w[head].T.copy() for w in weights], [b[head].copy() for b in biases])
+            for head in range(self.n_heads)
+        ]
+
+    def _buffer(self, name, *shape):
+        """Memory that is used again at each step; batches may be shorter."""
+        if not self.training:
+            return self.weights[0].new_empty(shape)
+        buffer = self._buffers_of_batch.get(name)
+        if buffer is None or len(buffer) < shape[0]:
+            buffer = self.weights[0].new_empty(shape)
+            self._buffers_of_batch[name] = buffer
+        return buffer[: shape[0]]
+
+    def _draw_masks(self, layer, X):
+        """A mask (n, 1, units) for each run of heads with one dropout, or None."""
+        n, _, units = X.shape
+        draw = None
+        masks = []
+        for heads, dropout in runs(self.dropout):
+            if not dropout:
+                masks.append((heads, None))
+                continue
+            if draw is None:
+                draw = uniform_draw(n, units, X, self.generator)
+            out = self._buffer(("mask", layer, heads.start), n, 1, units)
+            masks.append((heads, dropout_mask(draw, dropout, out)))
+        return masks
+
+    def _drop(self, layer, X):
+        for heads, mask in self._masks[layer]:
+            if mask is not None:
+                X[:, heads].mul_(mask)
 
 
-def dropout_mask(X, dropout, generator):
-    """Random factors in the shape of X: 0, or 1 / (1 - dropout).
+def runs(values):
+    """Slices of equal neighbours, and their value."""
+    start = 0
+    for value, equal in itertools.groupby(values):
+        stop = start + len(list(equal))
+        yield slice(start, stop), value
+        start = stop
 
-    On a CPU torch draws Bernoulli numbers one by one, which took longer than
-    the matrix product beside it. Four at a time from 64 random bits, at a
-    resolution of 1 / 65536, take a tenth of that.
+
+def _parameters(arrays, device):
+    # Gradients are filled in by hand.
+    return nn.ParameterList(
+        # The optimiser's kernels take contiguous memory.
+        nn.Parameter(torch.tensor(array, device=device).contiguous(), False)
+        for array in arrays
+    )
+
+
+def uniform_draw(n, units, like, generator):
+    """A random number for each hidden unit of each sample, and its range.
+
+    On a CPU torch draws Bernoulli numbers one by one, which took longer than the
+    matrix product beside it. Four at a time from 64 random bits, at a resolution
+    of 1 / 65536, take a tenth of that.
+
+    Returns
+    -------
+    draw : tensor of shape (n, units)
+        Of the dtype and on the device of `like`; uniform.
+
+    low, high : float
+        Its range.
     """
-    keep = 1 - dropout
-    if X.device.type != "cpu":
-        mask = torch.empty_like(X).bernoulli_(keep, generator=generator)
-        return mask.div_(keep)
-    words = torch.empty((X.numel() + 3) // 4, dtype=torch.int64)
+    if like.device.type != "cpu":
+        draw = torch.rand(n, units, device=like.device, generator=generator)
+        return draw.to(like.dtype), 0.0, 1.0
+    words = torch.empty((n * units + 3) // 4, dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
-    draw = words.view(torch.int16)[: X.numel()].view(X.shape).to(X.dtype)
-    limit = round(keep * 65536) - 32768
-    return torch.lt(draw, limit, out=torch.empty_like(X)).div_(keep)
+    draw = words.view(torch.int16)[: n * units].view(n, units)
+    # Numbers of the mask's type: comparing others takes torch ten times as long.
+    return draw.to(like.dtype), -32768.0, 32768.0
+
+
+def dropout_mask(drawn, dropout, out):
+    """Fill `out` (n, 1, units) with 0, or 1 / (1 - dropout) where a unit is kept."""
+    draw, low, high = drawn
+    limit = low + (1 - dropout) * (high - low)
+    return torch.lt(draw.unsqueeze(1), limit, out=out).mul_(1 / (1 - dropout))
 
 
 def initial_arrays(layer_sizes, dtype, generator):
@@ -120,7 +257,7 @@ def forward_arrays(X, coefs, intercepts):
     ----------
     X : array of shape (n, d)
 
-    coefs, intercepts : as in :class:`Head`
+    coefs, intercepts : of one head, as in :class:`Heads`
 
     Returns
     -------

@@ -22,20 +22,22 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._feature_side import FeatureSide
-from ._heads import Head, forward_arrays, initial_arrays
-from ._scaling import AttributeSpace, FeatureScaling, unit_rows
+from ._heads import Heads, forward_arrays, initial_arrays
+from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
 from ._tables import check_table, column_names, distinct_rows
 from ._training import (
+    FusedObjective,
     Objective,
+    Optimizer,
     Sampler,
     Stopping,
+    Trainee,
     as_tensor,
     auto_batch_size,
     epochs,
     held_out_score,
     make_loss,
-    make_optimizer,
-    make_schedule,
+    one_cycle,
     place_features,
     resolve_device,
     state_to_numpy,
@@ -423,6 +425,13 @@ class ReZSLRegressor(
         The classifier calls this with its own grouping, so that two classes
         with equal attributes stay two.
         """
+        trained, generator = self._begin(X, S, prototypes, group, is_table)
+        self._train(X, S, prototypes, group, trained, generator)
+        self._finish(X, S, prototypes, group, trained)
+        return self
+
+    def _begin(self, X, S, prototypes, group, is_table=None):
+        """All before the first step; which classes to train on, and a generator."""
         self._start_run(is_table, prototypes, group)
         resume = self.warm_start and hasattr(self, "coefs_")
         if resume:
@@ -438,11 +447,17 @@ class ReZSLRegressor(
             self._fit_scaling(X[trained[group]], prototypes[trained])
             self._initialise(X.shape[1], X.dtype, generator)
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
-        self._train(X, S, prototypes, group, trained, generator)
+        return trained, generator
+
+    def _finish(self, X, S, prototypes, group, trained, sides=None):
+        """Everything after the last step.
+
+        `sides` keeps the feature sides of one set of rows: they do not depend on
+        what the head was trained for.
+        """
         self.error_matrix_ = self._errors(X, S, group, len(self.prototypes_))
-        self._fit_feature_side(X, prototypes, group, trained)
+        self._fit_feature_side(X, prototypes, group, trained, sides)
         self.__dict__.pop("_state", None)
-        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -605,6 +620,7 @@ class ReZSLRegressor(
                 f"S must hold numbers, the attributes of each sample's class, got "
                 f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
             )
+        given = X.dtype
         X = self._in_working_dtype(X, reset)
         dtype = X.dtype
         if reset:
@@ -612,7 +628,7 @@ class ReZSLRegressor(
             self.attribute_names_ = names
         with np.errstate(over="ignore"):
             S = S.astype(dtype).reshape(len(S), -1)
-        if not (np.isfinite(S).all() and np.isfinite(X).all()):
+        if not (np.isfinite(S).all() and (dtype == given or np.isfinite(X).all())):
             raise ValueError(
                 f"X or S holds values beyond the range of {dtype}; rescale them, or "
                 "give X in float64."
@@ -701,11 +717,10 @@ class ReZSLRegressor(
         sizes = (n_features, *self.hidden_layer_sizes, len(self._space.varying))
         self.coefs_, self.intercepts_ = initial_arrays(sizes, dtype, generator)
 
-    def _new_head(self, device):
+    def _new_heads(self, device):
         """The network, with the weights of `coefs_` and `intercepts_`."""
-        return Head(
-            self.coefs_,
-            self.intercepts_,
+        return Heads(
+            [(self.coefs_, self.intercepts_)],
             dropout=self.dropout,
             seed=self._seed,
             device=device,
@@ -714,19 +729,12 @@ class ReZSLRegressor(
     # ---- training -----------------------------------------------------------
 
     def _train(self, X, S, prototypes, group, trained, generator, partial=False):
-        self.loss_curve_ = [] if not partial else getattr(self, "loss_curve_", [])
-        for name in ("regression", "classification"):
-            curve = f"{name}_loss_curve_"
-            setattr(self, curve, getattr(self, curve, []) if partial else [])
-        self.validation_scores_ = []
-        if not partial or not hasattr(self, "weight_curve_"):
-            self.weight_curve_ = self.attribute_offset_[np.newaxis][:0]
+        self._start_curves(partial)
         n_epochs = 1 if partial else self.max_iter
         context = None
         if not partial:
             context = self._init_callback_context(max_subtasks=n_epochs)
             context.call_on_fit_task_begin(estimator=self, X=X, y=S)
-        self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
         device = resolve_device(self.device, X.dtype)
         self.device_ = str(device)
         if not len(self._space.varying):
@@ -746,18 +754,30 @@ class ReZSLRegressor(
                 "batch_size, or set device='cpu'."
             ) from error
         except FloatingPointError as error:
-            unscaled = [
-                f"{name}='standard'"
-                for name in ("feature_scaling", "attribute_scaling")
-                if getattr(self, name) is None
-            ]
-            raise ValueError(
-                f"Training diverged: {error}. Lower learning_rate_init (now "
-                f"{self.learning_rate_init})"
-                + (f", or set {' and '.join(unscaled)}." if unscaled else ".")
-            ) from None
+            raise ValueError(self._diverged(error)) from None
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
         self._end_of_fit(context, X, S)
+
+    def _start_curves(self, partial=False):
+        for name in ("", "regression_", "classification_"):
+            curve = f"{name}loss_curve_"
+            setattr(self, curve, getattr(self, curve, []) if partial else [])
+        self.validation_scores_ = []
+        if not partial or not hasattr(self, "weight_curve_"):
+            self.weight_curve_ = self.attribute_offset_[np.newaxis][:0]
+        self.n_iter_ = self.n_iter_ if partial and hasattr(self, "n_iter_") else 0
+
+    def _diverged(self, error):
+        unscaled = [
+            f"{name}='standard'"
+            for name in ("feature_scaling", "attribute_scaling")
+            if getattr(self, name) is None
+        ]
+        return (
+            f"Training diverged: {error}. Lower learning_rate_init (now "
+            f"{self.learning_rate_init})"
+            + (f", or set {' and '.join(unscaled)}." if unscaled else ".")
+        )
 
     def _end_of_fit(self, context, X, S):
         if context is not None:
@@ -778,42 +798,12 @@ class ReZSLRegressor(
         scaled = self._features.transform(X)
         x = place_features(scaled if rows is None else scaled[rows], device)
         of_row = torch.from_numpy(number[group if rows is None else group[rows]])
-        classify = (
-            self.classification_weight > 0
-            and self._is_table
-            and targets.shape[1] > 1
-            and trained.sum() > 1
+        classify = self._classifies(targets[trained])
+        classification_weight = self.classification_weight if classify else 0.0
+        objective = self._objective(
+            as_tensor(targets[trained], device), classification_weight, partial
         )
-        if not classify and not self.regression_weight:
-            raise ValueError(
-                "regression_weight=0 leaves only the classification term, which needs "
-                "a class table with at least 2 classes and 2 varying attributes."
-            )
-        objective = Objective(
-            make_loss(
-                self.loss,
-                class_power=self.class_power,
-                attribute_power=self.attribute_power,
-                statistics=self.statistics,
-                normalize_weights=self.normalize_weights,
-                # New classes may come with the next partial_fit.
-                n_groups=None if partial else int(trained.sum()),
-            ),
-            as_tensor(targets[trained], device),
-            regression_weight=self.regression_weight,
-            classification_weight=self.classification_weight if classify else 0.0,
-            scale=self.scale,
-            l2=self._l2,
-        ).to(device)
-        head = self._new_head(device)
-        optimizer = make_optimizer(
-            self.solver,
-            head,
-            objective,
-            learning_rate=self.learning_rate_init,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        heads = self._new_heads(device)
         sampler = Sampler(
             of_row,
             kind=self.sampler,
@@ -823,12 +813,18 @@ class ReZSLRegressor(
             generator=generator,
         )
         schedule = None
+        if not partial and self.learning_rate == "one_cycle":
+            schedule = one_cycle(n_epochs * sampler.n_batches)
+        parameters = heads.parameters_of(slice(None))
+        groups = [(parameters, self.learning_rate_init, self.weight_decay)]
+        if isinstance(objective, Objective) and list(objective.parameters()):
+            # A loss's own parameters are not decayed.
+            groups.append((list(objective.parameters()), self.learning_rate_init, 0.0))
+        optimizer = Optimizer(
+            self.solver, groups, momentum=self.momentum, schedule=schedule
+        )
         if partial:
-            self._restore(head, objective, optimizer)
-        else:
-            schedule = make_schedule(
-                optimizer, self.learning_rate, n_epochs * sampler.n_batches
-            )
+            self._restore(heads, objective, optimizer)
         stopping = None
         if not trained.all():
             stopping = Stopping(n_iter_no_change=self.n_iter_no_change, tol=self.tol)
@@ -840,10 +836,8 @@ class ReZSLRegressor(
                 as_tensor(targets[~trained], device),
             )
         run = epochs(
-            head,
-            objective,
+            Trainee(heads, objective),
             optimizer,
-            schedule,
             x,
             of_row.to(device),
             sampler,
@@ -858,21 +852,14 @@ class ReZSLRegressor(
                 epoch = next(run, None)
                 if epoch is None:
                     break
-                self.n_iter_ += 1
-                self.loss_curve_.append(epoch.loss)
-                self.regression_loss_curve_.append(epoch.regression)
-                self.classification_loss_curve_.append(epoch.classification)
-                if epoch.weights is not None:
-                    row = np.full_like(self.attribute_offset_, np.nan)
-                    row[self._space.varying] = epoch.weights
-                    self.weight_curve_ = np.vstack([self.weight_curve_, row])
+                self._record(epoch)
                 stop = False
                 if stopping is not None:
                     # Held-out classes can be ranked only where there are classes.
                     rank = self._is_table and targets.shape[1] > 1
-                    score = held_out_score(head, *held_out, rank=rank)
+                    score = held_out_score(heads, *held_out, rank=rank)
                     self.validation_scores_.append(score)
-                    stop = stopping.update(score, head)
+                    stop = stopping.update(score, heads)
                 if self.verbose:
                     self._print_epoch(epoch)
                 if task is not None:
@@ -881,7 +868,11 @@ class ReZSLRegressor(
                         X=X,
                         y=S,
                         reconstruction_attributes=lambda: dict(
-                            zip(("coefs_", "intercepts_"), head.arrays(), strict=True)
+                            zip(
+                                ("coefs_", "intercepts_"),
+                                heads.arrays()[0],
+                                strict=True,
+                            )
                         ),
                     )
                 if stop:
@@ -893,32 +884,89 @@ class ReZSLRegressor(
                 stacklevel=2,
             )
         if stopping is not None and stopping.weights is not None:
-            head.load_state_dict(stopping.weights)
-        self.coefs_, self.intercepts_ = head.arrays()
+            heads.load_state_dict(stopping.weights)
+        self.coefs_, self.intercepts_ = heads.arrays()[0]
         if not all(np.isfinite(coef).all() for coef in self.coefs_):
             raise FloatingPointError("the weights are no longer finite")
         if partial:
             self._state = {
-                "optimizer": state_to_numpy(optimizer.state_dict()["state"]),
-                "objective": state_to_numpy(dict(objective.state_dict())),
+                "optimizer": state_to_numpy(optimizer.state_dict()),
+                "objective": state_to_numpy(
+                    objective.state_dict() if isinstance(objective, Objective) else {}
+                ),
                 "generator": generator.get_state().numpy(),
-                "dropout": head.generator.get_state().cpu().numpy(),
+                "dropout": heads.generator.get_state().cpu().numpy(),
             }
 
-    def _restore(self, head, objective, optimizer):
+    def _classifies(self, prototypes):
+        """Whether the objective has a classification term: (K, a') are trained on."""
+        classify = (
+            self.classification_weight > 0
+            and self._is_table
+            and min(prototypes.shape) > 1
+        )
+        if not classify and not self.regression_weight:
+            raise ValueError(
+                "regression_weight=0 leaves only the classification term, which needs "
+                "a class table with at least 2 classes and 2 varying attributes."
+            )
+        return classify
+
+    def _objective(self, prototypes, classification_weight, partial):
+        """What the head is trained for: (K, a') are the training classes."""
+        if self.loss == "mse" or (self.loss == "remse" and self.statistics == "batch"):
+            remse = self.loss == "remse"
+            powers = (self.class_power, self.attribute_power) if remse else (0.0, 0.0)
+            return FusedObjective(
+                prototypes,
+                powers=[powers],
+                normalize_weights=self.normalize_weights,
+                regression_weights=[self.regression_weight],
+                classification_weights=[classification_weight],
+                scales=[self.scale],
+                l2=self._l2,
+            )
+        loss = make_loss(
+            self.loss,
+            class_power=self.class_power,
+            attribute_power=self.attribute_power,
+            statistics=self.statistics,
+            normalize_weights=self.normalize_weights,
+            # New classes may come with the next partial_fit.
+            n_groups=None if partial else len(prototypes),
+        )
+        return Objective(
+            loss,
+            prototypes,
+            regression_weight=self.regression_weight,
+            classification_weight=classification_weight,
+            scale=self.scale,
+            l2=self._l2,
+        ).to(prototypes.device)
+
+    def _restore(self, heads, objective, optimizer):
         """Go on with optimiser, loss statistics and masks of the last call."""
         if "_state" not in self.__dict__:
             return
-        groups = optimizer.state_dict()["param_groups"]
-        state = state_to_torch(self._state["optimizer"])
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-        objective.load_state_dict(state_to_torch(self._state["objective"]))
-        head.generator.set_state(torch.from_numpy(self._state["dropout"].copy()))
+        optimizer.load_state_dict(state_to_torch(self._state["optimizer"]))
+        if self._state["objective"]:
+            objective.load_state_dict(state_to_torch(self._state["objective"]))
+        heads.generator.set_state(torch.from_numpy(self._state["dropout"].copy()))
 
     def _batch_size(self, n):
         if self.batch_size == "auto":
             return auto_batch_size(n)
         return min(self.batch_size, n)
+
+    def _record(self, epoch):
+        self.n_iter_ += 1
+        self.loss_curve_.append(epoch.loss)
+        self.regression_loss_curve_.append(epoch.regression)
+        self.classification_loss_curve_.append(epoch.classification)
+        if epoch.weights is not None:
+            row = np.full_like(self.attribute_offset_, np.nan)
+            row[self._space.varying] = epoch.weights
+            self.weight_curve_ = np.vstack([self.weight_curve_, row])
 
     def _print_epoch(self, epoch):
         line = (
@@ -929,7 +977,7 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
-    def _fit_feature_side(self, X, prototypes, group, trained):
+    def _fit_feature_side(self, X, prototypes, group, trained, sides=None):
         self._side = None
         if not (self.feature_weight and self._is_table and trained.sum() > 1):
             return
@@ -939,9 +987,13 @@ class ReZSLRegressor(
         x = self._features.transform(X if trained.all() else X[rows])
         number = (np.cumsum(trained) - 1)[group[rows]]
         P = prototypes[trained]
-        self._side = FeatureSide().fit(
-            self._side_input(x), number, P[:, self._space.varying], self._seed
-        )
+        sides, key = {} if sides is None else sides, (self._seed, self.feature_scaling)
+        if key not in sides:
+            varying = P[:, self._space.varying]
+            sides[key] = FeatureSide().fit(
+                self._side_input(x), number, varying, self._seed
+            )
+        self._side = sides[key]
         # Both sides are to spread a sample's scores over the classes alike.
         space = self._space.transform(P)
         spread = [
@@ -1008,7 +1060,7 @@ class ReZSLRegressor(
             output, target = self._outputs(X[rows]), self._space.transform(S[rows])
             if self._l2:
                 output, target = unit_rows(output), unit_rows(target)
-            np.add.at(total, group[rows], np.square(output - target))
+            total += class_sums(np.square(output - target), group[rows], n_classes)
         count = np.bincount(group, minlength=n_classes)
         present = np.flatnonzero(count)
         errors[np.ix_(present, self._space.varying)] = (

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from sklearn.utils import gen_batches
 
+CACHED_ROWS = 256  # several passes over so few rows read memory once
 BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
 
 
@@ -47,10 +48,13 @@ class FeatureScaling:
         d = X.shape[1]
         offset, scale = np.zeros(d), np.ones(d)
         if self.how is not None:
-            offset = X.mean(axis=0, dtype=np.float64)
+            total = np.zeros(d)
+            for rows in gen_batches(len(X), CACHED_ROWS):
+                total += X[rows].sum(axis=0, dtype=np.float64)
+            offset = total / len(X)
         if self.how == "standard":
             square = np.zeros(d)
-            for rows in gen_batches(len(X), BLOCK_ROWS):
+            for rows in gen_batches(len(X), CACHED_ROWS):
                 square += np.square(X[rows] - offset).sum(axis=0)
             scale = np.sqrt(square / len(X))
             # Differences at the level of rounding are no differences.
@@ -63,17 +67,19 @@ class FeatureScaling:
         """X (n, d) scaled, in its own precision; X itself where nothing is done."""
         if self.how is None:
             return X
+        scaled = np.empty_like(X)
         # Beyond the range of float32 the loss is not finite, which is reported.
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._scaled(X - self.offset)
+            for rows in gen_batches(len(X), CACHED_ROWS):
+                self._scale(np.subtract(X[rows], self.offset, out=scaled[rows]))
+        return scaled
 
-    def _scaled(self, X):
+    def _scale(self, X):
         if self.how == "standard":
             X /= self.scale
         else:
-            length = np.linalg.norm(X, axis=1, keepdims=True)
+            length = np.sqrt(np.einsum("ij,ij->i", X, X))[:, np.newaxis]
             X *= np.sqrt(X.shape[1]).astype(X.dtype) / np.where(length > 0, length, 1)
-        return X
 
 
 class AttributeSpace:

@@ -12,8 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
-from .losses import BMCLoss, MAELoss, MSELoss, ReMSELoss, RMSELoss
+from .losses import (
+    BMCLoss,
+    MAELoss,
+    MSELoss,
+    ReMSELoss,
+    RMSELoss,
+    batch_means,
+    normalize_,
+    remse_weights,
+)
 
 
 class Objective(nn.Module):
@@ -61,6 +72,13 @@ class Objective(nn.Module):
         self.targets = directions if l2 else prototypes
         self.directions_t = (directions * scale).T.contiguous()
 
+    def totals(self, regression, classification):
+        """The objective from its two terms."""
+        return (
+            self.regression_weight * regression
+            + self.classification_weight * classification
+        )
+
     def forward(self, output, group):
         """Total, regression and classification term (scalar tensors)."""
         zero = output.new_zeros(())
@@ -75,11 +93,210 @@ class Objective(nn.Module):
         if self.classification_weight:
             logits = direction @ self.directions_t
             classification = F.cross_entropy(logits, group)
-        total = (
-            self.regression_weight * regression
-            + self.classification_weight * classification
-        )
-        return total, regression, classification
+        return self.totals(regression, classification), regression, classification
+
+
+class FusedObjective:
+    """:class:`Objective` of several heads, with its gradient written out.
+
+    For squared errors, weighted (ReMSE, statistics of the batch) or not; the formula
+    is that of :class:`Objective`, and each setting may differ from head to head.
+
+    Parameters
+    ----------
+    prototypes : tensor of shape (K, a)
+        As in :class:`Objective`.
+
+    powers : list of (class_power, attribute_power), one for each of m heads
+        Both 0 is plain MSE.
+
+    normalize_weights, l2 : bool
+        The same for all heads.
+
+    regression_weights, classification_weights, scales : lists of m floats
+    """
+
+    def __init__(
+        self,
+        prototypes,
+        *,
+        powers,
+        normalize_weights,
+        regression_weights,
+        classification_weights,
+        scales,
+        l2,
+    ):
+        def per_head(values):
+            """A number where all heads have the same one, else (heads, 1)."""
+            if len(set(values)) == 1:
+                return float(values[0])
+            return prototypes.new_tensor(values).unsqueeze(1)
+
+        self.n_heads = len(powers)
+        self.weighted = any(map(any, powers))
+        self.class_power = per_head([powers_of[0] for powers_of in powers])
+        self.attribute_power = per_head([powers_of[1] for powers_of in powers])
+        self.normalize_weights = normalize_weights
+        self.regress = any(regression_weights)
+        self.classify = any(classification_weights)
+        self.regression_weight = per_head(regression_weights)
+        self.classification_weight = per_head(classification_weights)
+        self.scale = per_head(scales)
+        self.l2 = l2
+        self.directions = F.normalize(prototypes)
+        self.targets = self.directions if l2 else prototypes
+        self.logits_of_direction = self.directions.T.contiguous()
+        if isinstance(self.scale, float):
+            self.logits_of_direction *= self.scale
+        self.n_groups = len(prototypes)
+        self.weights = None
+
+    @torch.no_grad()
+    def gradient(self, output, group):
+        """Terms of the objective and their gradient.
+
+        Parameters
+        ----------
+        output : tensor of shape (n, heads, a)
+
+        group : tensor of shape (n,)
+
+        Returns
+        -------
+        regression, classification : tensors of shape (heads,)
+            The unweighted terms of the objective.
+
+        gradient : tensor of shape (n, heads, a)
+        """
+        n, _, a = output.shape
+        along = gradient = regression = classification = None
+        if self.classify or self.l2:
+            # As F.normalize: rows of zeros stay.
+            length = torch.linalg.vector_norm(output, dim=2, keepdim=True)
+            length.clamp_min_(1e-12)
+            direction = output / length
+        if self.regress:
+            target = self.targets.index_select(0, group).unsqueeze(1)
+            gradient = (direction if self.l2 else output) - target
+            regression = self._weight_errors(gradient, group)
+            if self.l2:
+                along, gradient = gradient, None
+        if self.classify:
+            classification, back = self._classification(direction, group)
+            along = back if along is None else along.add_(back)
+        if along is not None:
+            # Only the part across the output turns its direction.
+            along.addcmul_(direction, (along * direction).sum(2, True), value=-1)
+            along.div_(length)
+            gradient = along if gradient is None else gradient.add_(along)
+        return regression, classification, gradient
+
+    def totals(self, regression, classification):
+        """The objective (heads,) from its terms (heads,)."""
+        shares = [
+            share if isinstance(share, float) else share[:, 0].cpu()
+            for share in (self.regression_weight, self.classification_weight)
+        ]
+        return shares[0] * regression + shares[1] * classification
+
+    def _weight_errors(self, difference, group):
+        """Regression terms (heads,); `difference` becomes their weighted gradient."""
+        n, _, a = difference.shape
+        if not self.weighted:
+            value = difference.square().mean(dim=(0, 2))
+            difference.mul_(self.regression_weight * (2 / (n * a)))
+            return value
+        batch = batch_means(difference.square(), group, self.n_groups)
+        weight = remse_weights(batch.error, self.class_power, self.attribute_power)
+        if self.normalize_weights:
+            normalize_(weight, batch)
+        value = (weight * batch.total).sum(dim=(0, 2)).div_(n * a)
+        self.weights = (weight * batch.count).sum(0)
+        slope = weight.mul_(self.regression_weight * (2 / (n * a)))
+        difference.mul_(slope.index_select(0, batch.slot))
+        return value
+
+    def _classification(self, direction, group):
+        """Cross-entropy (heads,), and its gradient with respect to the direction."""
+        n, m, a = direction.shape
+        logits = (direction.view(-1, a) @ self.logits_of_direction).view(n, m, -1)
+        if not isinstance(self.scale, float):
+            logits.mul_(self.scale)
+        log_p = logits.log_softmax(2)
+        true = group.view(-1, 1, 1).expand(-1, m, 1)
+        value = log_p.gather(2, true).sum(dim=(0, 2)).div_(-n)
+        p = log_p.exp_()
+        p.scatter_add_(2, true, p.new_full((), -1.0).expand(n, m, 1))
+        back = (p.view(n * m, -1) @ self.directions).view(n, m, a)
+        return value, back.mul_(self.scale * self.classification_weight * (1 / n))
+
+
+class Trainee:
+    """Heads and what they are trained for: a batch in, gradients out.
+
+    Attributes
+    ----------
+    latest_weights : tensor of shape (heads, a) or None
+        Sums of ReMSE's weights over the latest batch.
+    """
+
+    def __init__(self, heads, objective):
+        self.heads, self.objective = heads, objective
+        self.fused = isinstance(objective, FusedObjective)
+
+    def gradients(self, x, group):
+        """Fill the gradients; the objective's two terms, each (heads,) or None."""
+        output = self.heads(x)
+        if self.fused:
+            *terms, gradient = self.objective.gradient(output, group)
+            self.latest_weights = self.objective.weights
+        else:
+            leaf = output[:, 0].detach().requires_grad_()
+            for parameter in self.objective.parameters():
+                parameter.grad = None
+            total, *terms = self.objective(leaf, group)
+            total.backward()
+            gradient = leaf.grad.unsqueeze(1)
+            terms = [term.detach().unsqueeze(0) for term in terms]
+            self.latest_weights = _latest_weights(self.objective.loss)
+        self.heads.backward(gradient)
+        return terms
+
+    def totals(self, regression, classification):
+        return self.objective.totals(regression, classification)
+
+    def train(self):
+        self.heads.train()
+
+
+class AutogradTrainee:
+    """Any torch module and loss of its output and the classes, by autograd."""
+
+    latest_weights = None
+
+    def __init__(self, module, loss):
+        self.module, self.loss = module, loss
+
+    def gradients(self, x, group):
+        self.module.zero_grad(set_to_none=True)
+        value = self.loss(self.module(x), group)
+        value.backward()
+        return value.detach().unsqueeze(0), None
+
+    def totals(self, regression, classification):
+        return regression
+
+    def train(self):
+        self.module.train()
+
+
+def _latest_weights(loss):
+    latest = getattr(loss, "_latest", None)
+    if latest is None:
+        return None
+    batch, weight = latest
+    return (weight * batch.count).sum(0, keepdim=True)
 
 
 def make_loss(
@@ -98,39 +315,111 @@ def make_loss(
     return plain[name]()
 
 
-def make_optimizer(solver, head, objective, *, learning_rate, momentum, weight_decay):
-    """SGD or AdamW over the head, and over a loss's own parameters undecayed."""
-    groups = [{"params": list(head.parameters())}]
-    own = list(objective.parameters())
-    if own:
-        groups.append({"params": own, "weight_decay": 0.0})
-    if solver == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            fused=True,
-        )
-    return torch.optim.AdamW(
-        groups, lr=learning_rate, weight_decay=weight_decay, fused=True
-    )
+class Optimizer:
+    """AdamW or SGD over groups of parameters, each with a rate and decay of its own.
 
+    torch's kernels behind a step of our own: the classes of torch.optim import a
+    compiler at their first use, which takes longer than many a fit.
 
-def make_schedule(optimizer, learning_rate, n_steps):
-    """Scheduler to be stepped after every batch, or None for a constant rate.
+    Parameters
+    ----------
+    solver : {"adamw", "sgd"}
 
-    One-cycle (Smith & Topin, 2018): up to the peak in the first 30 % of the
-    steps, down to almost nothing in the rest. Momentum is left alone.
+    groups : list of (parameters, learning_rate, weight_decay)
+        Parameters are tensors that carry their gradients.
+
+    momentum : float
+        Of "sgd".
+
+    schedule : callable or None
+        Given the number of steps taken, the share of the learning rates to use.
     """
-    if learning_rate == "constant" or n_steps < 4:
+
+    def __init__(self, solver, groups, *, momentum=0.0, schedule=None):
+        self.solver, self.momentum, self.schedule = solver, momentum, schedule
+        self.n_steps = 0
+        self.groups = []
+        for parameters, rate, decay in groups:
+            state = {}
+            if solver == "adamw":
+                state["mean"] = [torch.zeros_like(p) for p in parameters]
+                state["square"] = [torch.zeros_like(p) for p in parameters]
+                state["step"] = [p.new_zeros((), dtype=torch.float) for p in parameters]
+            else:
+                state["momentum"] = [None] * len(parameters)
+            self.groups.append((list(parameters), float(rate), float(decay), state))
+
+    @torch.no_grad()
+    def step(self):
+        share = 1.0 if self.schedule is None else self.schedule(self.n_steps)
+        self.n_steps += 1
+        for parameters, rate, decay, state in self.groups:
+            gradients = [parameter.grad for parameter in parameters]
+            if self.solver == "adamw":
+                adamw(
+                    parameters,
+                    gradients,
+                    state["mean"],
+                    state["square"],
+                    [],
+                    state["step"],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    lr=rate * share,
+                    weight_decay=decay,
+                    eps=1e-8,
+                    maximize=False,
+                )
+            else:
+                sgd(
+                    parameters,
+                    gradients,
+                    state["momentum"],
+                    fused=True,
+                    weight_decay=decay,
+                    momentum=self.momentum,
+                    lr=rate * share,
+                    dampening=0.0,
+                    nesterov=False,
+                    maximize=False,
+                )
+
+    def state_dict(self):
+        return {"n_steps": self.n_steps, "groups": [group[3] for group in self.groups]}
+
+    def load_state_dict(self, state):
+        self.n_steps = state["n_steps"]
+        for (parameters, _, _, own), saved in zip(
+            self.groups, state["groups"], strict=True
+        ):
+            device = parameters[0].device
+            for name, tensors in saved.items():
+                own[name] = [t if t is None else t.to(device) for t in tensors]
+
+
+def one_cycle(n_steps):
+    """Share of the peak learning rate at each of `n_steps` steps, or None.
+
+    One-cycle (Smith & Topin, 2018) as torch's OneCycleLR has it: from 1/25 of the
+    peak up to it in the first 30 % of the steps, down to almost nothing in the rest,
+    along cosines. Momentum is left alone. None means a constant rate.
+    """
+    if n_steps < 4:
         return None
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=n_steps,
-        cycle_momentum=False,
-    )
+    top, end = 0.3 * n_steps - 1, n_steps - 1
+
+    def share(step):
+        if step <= top:
+            return _cosine(1 / 25, 1.0, step / top)
+        return _cosine(1.0, 1 / 25e4, (step - top) / (end - top))
+
+    return share
+
+
+def _cosine(first, last, way):
+    return last + (first - last) / 2 * (1 + math.cos(math.pi * way))
 
 
 class Sampler:
@@ -189,47 +478,60 @@ class Epoch(NamedTuple):
     weights: np.ndarray | None = None
 
 
-def run_epoch(head, objective, optimizer, schedule, X, group, batches) -> Epoch:
+def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
     """One pass over the batches.
 
     Parameters
     ----------
+    trainee : Trainee or AutogradTrainee
+
+    optimizer : Optimizer
+
     X : tensor of shape (n, d)
-        On the head's device, or on the CPU where it does not fit there.
+        On the trainee's device, or on the CPU where it does not fit there.
 
-    group : tensor of shape (n,), on the head's device
+    group : tensor of shape (n,), on the trainee's device
 
-    batches : iterable of tensors of row numbers, on the head's device
+    batches : iterable of tensors of row numbers, on the trainee's device
 
     Returns
     -------
-    epoch : Epoch
+    epochs : list of Epoch, one for each head
         Read back from the device at the end only.
     """
-    head.train()
-    sums = group.new_zeros(3, dtype=X.dtype)
-    rows = 0
-    weights = None
+    trainee.train()
+    sums, rows = [None, None, None], 0
+    memory = None
     for batch in batches:
-        if X.device == batch.device:
-            x = X.index_select(0, batch)
-        else:
+        if X.device != batch.device:
             x = X.index_select(0, batch.to(X.device)).to(batch.device)
-        terms = objective(head(x), group.index_select(0, batch))
-        optimizer.zero_grad(set_to_none=True)
-        terms[0].backward()
+        else:
+            if memory is None or len(memory) < len(batch):
+                memory = X.new_empty(len(batch), *X.shape[1:])
+            x = torch.index_select(X, 0, batch, out=memory[: len(batch)])
+        terms = trainee.gradients(x, group.index_select(0, batch))
         optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        sums += torch.stack(terms).detach() * len(batch)
         rows += len(batch)
-        latest = getattr(objective.loss, "_latest", None)
-        if latest is not None:
-            of_batch = (latest[1] * latest[0].count).sum(dim=0)
-            weights = of_batch if weights is None else weights.add_(of_batch)
-    if weights is not None:
-        weights = (weights / rows).cpu().numpy()
-    return Epoch(*(sums / rows).tolist(), weights)
+        terms = [None if term is None else term.mul_(len(batch)) for term in terms]
+        for number, term in enumerate([*terms, trainee.latest_weights]):
+            if term is not None:
+                old = sums[number]
+                sums[number] = term if old is None else old.add_(term)
+    *terms, weights = [None if total is None else total.cpu() / rows for total in sums]
+    zero = torch.zeros(len(next(term for term in terms if term is not None)))
+    regression, classification = [zero if term is None else term for term in terms]
+    total = trainee.totals(regression, classification)
+    weights = [None] * len(zero) if weights is None else weights.numpy()
+    return [
+        Epoch(*values, row)
+        for *values, row in zip(
+            total.tolist(),
+            regression.tolist(),
+            classification.tolist(),
+            weights,
+            strict=True,
+        )
+    ]
 
 
 def held_out_score(head, X, group, prototypes, *, rank):
@@ -249,7 +551,8 @@ def held_out_score(head, X, group, prototypes, *, rank):
     """
     head.eval()
     with torch.inference_mode():
-        output = torch.cat([head(part.to(group.device)) for part in X.split(8192)])
+        parts = [head(part.to(group.device)) for part in X.split(8192)]
+        output = torch.cat(parts)[:, 0]
         if not rank:
             return -F.mse_loss(output, prototypes[group]).item()
         hit = (output @ F.normalize(prototypes).T).argmax(1) == group
@@ -347,10 +650,8 @@ def state_to_torch(state):
     return state
 
 
-def epochs(
-    head, objective, optimizer, schedule, X, group, sampler, n_epochs
-) -> Iterator[Epoch]:
-    """Run epochs one by one, so that whoever iterates may stop in between.
+def epochs(trainee, optimizer, X, group, sampler, n_epochs) -> Iterator[Epoch]:
+    """Epochs of one head one by one, so that whoever iterates may stop in between.
 
     Raises
     ------
@@ -358,9 +659,8 @@ def epochs(
         If the loss is no longer finite after an epoch.
     """
     for number in range(n_epochs):
-        epoch = run_epoch(
-            head, objective, optimizer, schedule, X, group, sampler.epoch(group.device)
-        )
+        batches = sampler.epoch(group.device)
+        (epoch,) = run_epoch(trainee, optimizer, X, group, batches)
         if not math.isfinite(epoch.loss):
             raise FloatingPointError(f"the loss is {epoch.loss} in epoch {number + 1}")
         yield epoch

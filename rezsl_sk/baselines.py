@@ -32,11 +32,12 @@ from ._scaling import (
     unit_rows,
 )
 from ._training import (
+    AutogradTrainee,
+    Optimizer,
     Sampler,
     auto_batch_size,
     epochs,
-    make_optimizer,
-    make_schedule,
+    one_cycle,
     place_features,
     resolve_device,
 )
@@ -510,15 +511,6 @@ class _Trained(_Baseline):
         device = resolve_device(self.device, X.dtype)
         self.device_ = str(device)
         module = self._module(X, P.astype(X.dtype), generator).to(device)
-        objective = _FirstTerm(module.loss)
-        optimizer = make_optimizer(
-            "adamw",
-            module,
-            objective,
-            learning_rate=self.learning_rate_init,
-            momentum=0.0,
-            weight_decay=self.weight_decay,
-        )
         size = self.batch_size
         sampler = Sampler(
             torch.from_numpy(group),
@@ -528,16 +520,16 @@ class _Trained(_Baseline):
             shots=1,
             generator=generator,
         )
-        schedule = make_schedule(
-            optimizer, "one_cycle", self.max_iter * sampler.n_batches
+        optimizer = Optimizer(
+            "adamw",
+            [(list(module.parameters()), self.learning_rate_init, self.weight_decay)],
+            schedule=one_cycle(self.max_iter * sampler.n_batches),
         )
         self.loss_curve_ = []
         try:
             for epoch in epochs(
-                module,
-                objective,
+                AutogradTrainee(module, module.loss),
                 optimizer,
-                schedule,
                 place_features(X, device),
                 torch.from_numpy(group).to(device),
                 sampler,
@@ -551,19 +543,6 @@ class _Trained(_Baseline):
             ) from None
         self.n_iter_ = len(self.loss_curve_)
         self._keep(module)
-
-
-class _FirstTerm(nn.Module):
-    """A loss as the triple that the training loop expects."""
-
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, output, group):
-        value = self.loss(output, group)
-        zero = value.detach().new_zeros(())
-        return value, value, zero
 
 
 class ALE(_Trained):

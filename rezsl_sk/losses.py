@@ -191,7 +191,7 @@ class ReMSELoss(nn.Module):
         if self.class_power == 0 and self.attribute_power == 0:
             with torch.no_grad():
                 squared = (pred - target).square()
-                batch = _batch_means(squared, group, self.n_groups)
+                batch = batch_means(squared, group, self.n_groups)
                 if self.statistics == "running":
                     self._update_running(batch)
                 self._latest = (batch, torch.ones_like(batch.error))
@@ -199,13 +199,15 @@ class ReMSELoss(nn.Module):
 
         with torch.no_grad():
             difference = pred - target
-            batch = _batch_means(difference.square(), group, self.n_groups)
-            error = everyone = batch.error
+            batch = batch_means(difference.square(), group, self.n_groups)
+            everyone = None
             if self.statistics == "running":
                 everyone = self._update_running(batch)
-            weight = self._weights(error, everyone)
+            weight = remse_weights(
+                batch.error, self.class_power, self.attribute_power, everyone
+            )
             if self.normalize_weights:
-                weight.mul_(pred.numel() / (weight * batch.count).sum())
+                normalize_(weight, batch)
             self._latest = (batch, weight)
         if self.reduction == "none":
             return (pred - target).square() * weight.index_select(0, batch.slot)
@@ -218,34 +220,6 @@ class ReMSELoss(nn.Module):
             slope = (weight * (2 * per_entry)).index_select(0, batch.slot)
             gradient = difference.mul_(slope)
         return _WithGradient.apply(pred, target, value, gradient)
-
-    def _weights(self, error, everyone):
-        """W of the classes in `error`, compared with the classes in `everyone`.
-
-        Differences of logarithms, not logarithms of quotients: a tiny minimum
-        must not overflow the quotient.
-        """
-        lowest_of_attribute = everyone.amin(0, keepdim=True)
-        # Masks cost more than the weights themselves. They are needed only where
-        # an error is 0 or (NaN) a class is absent; asking makes a host wait for
-        # its accelerator, so only the CPU asks.
-        masked = error.device.type != "cpu" or not bool((lowest_of_attribute > 0).all())
-        if masked:
-            empty = ~(error > 0)
-            lowest_of_attribute = _without_empty(everyone).amin(0, keepdim=True)
-            error = _without_empty(error)
-        log_error = error.log()
-        weight = None
-        if self.class_power != 0:
-            weight = log_error - (lowest_of_attribute.log_().sub_(1.0))
-            if self.class_power != 1:
-                weight.pow_(self.class_power)
-        if self.attribute_power != 0:
-            factor = log_error - log_error.amin(1, keepdim=True).sub_(1.0)
-            if self.attribute_power != 1:
-                factor.pow_(self.attribute_power)
-            weight = factor if weight is None else weight.mul_(factor)
-        return torch.where(empty, 1.0, weight) if masked else weight
 
     def _update_running(self, batch):
         """Overwrite the rows of the classes that occur; return all rows."""
@@ -505,17 +479,21 @@ def _without_empty(error):
 
 
 class _Batch(NamedTuple):
-    """Squared errors of a batch, added up over its classes."""
+    """Squared errors of a batch, added up over its classes.
+
+    Between samples and attributes there may be an axis of models that were given
+    the same batch; what follows from it is computed for each of them.
+    """
 
     slot: torch.Tensor  # (n,) compact number of each row's class
     group: torch.Tensor  # (k,) class of each slot
-    count: torch.Tensor  # (k, 1) its rows, as floats
-    total: torch.Tensor  # (k, a) their sum
-    error: torch.Tensor  # (k, a) their mean; NaN for a class without rows
+    count: torch.Tensor  # (k, 1) or (k, 1, 1) its rows, as floats
+    total: torch.Tensor  # (k, a) or (k, models, a) their sum
+    error: torch.Tensor  # its shape: their mean; NaN for a class without rows
 
 
-def _batch_means(squared, group, n_groups):
-    """Add up squared errors (n, a) over the classes of a batch.
+def batch_means(squared, group, n_groups):
+    """Add up squared errors (n, a) or (n, models, a) over the classes of a batch.
 
     There are at most n slots, however many classes there are in all. Only the
     CPU asks how many classes are present; on an accelerator that would make
@@ -541,10 +519,52 @@ def _count(squared, slot, n_slots):
 
 
 def _add_up(squared, slot, group, count):
-    count = count.unsqueeze(1)
-    total = squared.new_zeros(len(group), squared.shape[1])
+    count = count.view(-1, *[1] * (squared.ndim - 1))
+    total = squared.new_zeros(len(group), *squared.shape[1:])
     total.index_add_(0, slot, squared)
     return _Batch(slot, group, count, total, total / count)
+
+
+def remse_weights(error, class_power, attribute_power, everyone=None):
+    """W of the classes of a batch with errors (k, a) or (k, models, a).
+
+    Powers are numbers, or tensors of shape (models, 1); `everyone` (K, a) has the
+    errors that the batch is compared with, None means its own.
+    """
+    lowest_of_attribute = (error if everyone is None else everyone).amin(0, True)
+    # Masks cost more than the weights themselves. They are needed only where
+    # an error is 0 or (NaN) a class is absent; asking makes a host wait for
+    # its accelerator, so only the CPU asks.
+    masked = error.device.type != "cpu" or not bool((lowest_of_attribute > 0).all())
+    if masked:
+        empty = ~(error > 0)
+        everyone = error if everyone is None else everyone
+        lowest_of_attribute = _without_empty(everyone).amin(0, keepdim=True)
+        error = _without_empty(error)
+    # Differences of logarithms, not logarithms of quotients: a tiny minimum
+    # must not overflow the quotient.
+    log_error = error.log()
+    weight = None
+    if not _is_number(class_power, 0):
+        weight = log_error - lowest_of_attribute.log_().sub_(1.0)
+        if not _is_number(class_power, 1):
+            weight.pow_(class_power)
+    if not _is_number(attribute_power, 0):
+        factor = log_error.sub_(log_error.amin(-1, keepdim=True).sub_(1.0))
+        if not _is_number(attribute_power, 1):
+            factor.pow_(attribute_power)
+        weight = factor if weight is None else weight.mul_(factor)
+    return torch.where(empty, 1.0, weight) if masked else weight
+
+
+def normalize_(weight, batch):
+    """Divide each model's weights, in place, by their mean over the batch's entries."""
+    sums = (weight * batch.count).sum(dim=(0, -1), keepdim=True)[0]
+    weight.mul_(len(batch.slot) * weight.shape[-1] / sums)
+
+
+def _is_number(power, number):
+    return not isinstance(power, torch.Tensor) and power == number
 
 
 def _slots_by_sort(group):

@@ -2026,13 +2026,13 @@ def _picture(ax, root, path):
 
 
 def _remse_weights(error, class_power, attribute_power, normalize):
-    """ReMSE's weights of a class by attribute error (K, a), by the loss itself."""
+    """ReMSE's weights of a class by attribute error (K, a), as the loss has them."""
     import torch
 
-    from .losses import ReMSELoss
+    from .losses import remse_weights
 
     error = torch.as_tensor(np.asarray(error, dtype=float))
     if class_power == attribute_power == 0:
         return np.ones(tuple(error.shape))
-    weight = ReMSELoss(class_power, attribute_power)._weights(error, error).numpy()
+    weight = remse_weights(error, class_power, attribute_power).numpy()
     return weight / weight.mean() if normalize else weight

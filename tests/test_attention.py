@@ -10,7 +10,12 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from rezsl_sk import AttentionRegressor, ReZSLRegressor, ZeroShotClassifier
+from rezsl_sk import (
+    AttentionRegressor,
+    ReZSLRegressor,
+    ReZSLSearchCV,
+    ZeroShotClassifier,
+)
 from rezsl_sk._attention import AttentionHead, RegionScaling
 from rezsl_sk._scaling import FeatureScaling
 from rezsl_sk.feature_cache import FeatureCache
@@ -92,8 +97,8 @@ def test_the_module_is_its_formula(weights, device, training, monkeypatch):
     head = AttentionHead([key, value], [bias], E, device=device).train(training)
     output = head(torch.tensor(X.reshape(len(X), -1), device=device))
     expected = slow(X, E, key, value, bias)[0]
-    np.testing.assert_allclose(output.detach().cpu(), expected, rtol=1e-10)
-    for array, back in zip([key, value], head.arrays()[0], strict=True):
+    np.testing.assert_allclose(output[:, 0].cpu(), expected, rtol=1e-10)
+    for array, back in zip([key, value], head.arrays()[0][0], strict=True):
         np.testing.assert_array_equal(array, back)
 
 
@@ -102,8 +107,9 @@ def test_the_gradients_are_those_of_the_formula(weights):
     X = X[:2]
     head = AttentionHead(rest[:2], rest[2:], E)
     direction = np.random.default_rng(2).normal(size=(2, N_ATTRIBUTES))
-    output = head(torch.tensor(X.reshape(len(X), -1)))
-    (output * torch.tensor(direction)).sum().backward()
+    for _ in range(2):  # gradients of the latest batch, no sum
+        head(torch.tensor(X.reshape(len(X), -1)))
+        head.backward(torch.tensor(direction).unsqueeze(1))
     grads = [w.grad.numpy().T for w in head.weights] + [head.bias.grad.numpy()]
 
     def value_at(which, place, step):
@@ -284,6 +290,17 @@ def test_grid_search_on_folds_of_classes_chooses_embeddings(X_S):
     assert search.best_params_ == {"attribute_embeddings": None}
     assert search.best_score_ > 0.5  # chance: 0.125
     assert search.best_estimator_.attention(X).shape[1:] == (N_ATTRIBUTES, N_REGIONS)
+
+
+def test_the_library_s_own_search_trains_each_alone(X_S):
+    X, S = X_S
+    grid = {"attribute_embeddings": [None, embeddings()], "class_power": [0.0, 1.0]}
+    options = {"cv": ClassKFold(2), "scoring": zero_shot_scorer, "refit": False}
+    ours = ReZSLSearchCV(quick(feature_weight=0), grid, **options).fit(X, S)
+    theirs = GridSearchCV(quick(feature_weight=0), grid, **options).fit(X, S)
+    scores = [search.cv_results_["mean_test_score"] for search in (ours, theirs)]
+    np.testing.assert_array_equal(*scores)
+    assert len(set(scores[0])) > 1
 
 
 def test_the_classifier_takes_regions_where_its_regressor_does(data):

@@ -161,7 +161,7 @@ def test_slots_by_sort_give_the_same_statistics(batch):
     slot, of_slot, last = losses._slots_by_sort(group)
     count = losses._count(squared, slot, len(group))
     result = losses._add_up(squared, slot, of_slot, count)
-    expected = losses._batch_means(squared, group, None)
+    expected = losses.batch_means(squared, group, None)
     used = int(last) + 1
     assert torch.equal(of_slot[slot], group)
     assert torch.equal(of_slot[:used], expected.group)

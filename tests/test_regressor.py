@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rezsl_sk import ReZSLRegressor
+from rezsl_sk._training import Trainee
 from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.losses import ReMSELoss
 from rezsl_sk.metrics import imbalance_report, mean_per_class_accuracy
@@ -68,17 +69,25 @@ def test_the_weights_of_each_epoch_are_recorded(X_S, device, statistics, monkeyp
     X, S = X_S[0], X_S[1].copy()
     S[:, 2] = 1.0  # carries no signal
     total, rows = [], []
-    forward = ReMSELoss.forward
+    gradients = Trainee.gradients
 
-    def recorded(loss, pred, target, group):
-        value = forward(loss, pred, target, group)
+    def recorded(trainee, x, group):
+        if statistics == "running":
+            terms = gradients(trainee, x, group)
+            loss = trainee.objective.loss
+        else:
+            loss, output = ReMSELoss(normalize_weights=False), trainee.heads(x)[:, 0]
+            loss(output, trainee.objective.targets[group], group)
+            terms = gradients(trainee, x, group)
         slot = torch.searchsorted(loss.group_, group)
         total.append(loss.weight_[slot].sum(dim=0).cpu().numpy())
-        rows.append(len(pred))
-        return value
+        rows.append(len(x))
+        return terms
 
-    monkeypatch.setattr(ReMSELoss, "forward", recorded)
-    reg = quick(statistics=statistics, normalize_weights=False, device=device)
+    monkeypatch.setattr(Trainee, "gradients", recorded)
+    reg = quick(
+        statistics=statistics, normalize_weights=False, device=device, dropout=0.0
+    )
     reg.fit(X, S)
     assert reg.weight_curve_.shape == (3, 8)
     assert np.isnan(reg.weight_curve_[:, 2]).all()

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from rezsl_sk._heads import Head, forward_arrays, initial_arrays
+from rezsl_sk._heads import NEGATIVE_SLOPE, Heads, forward_arrays, initial_arrays
 from rezsl_sk._training import (
+    AutogradTrainee,
+    FusedObjective,
     Objective,
+    Optimizer,
     Sampler,
     Stopping,
-    make_optimizer,
-    make_schedule,
+    Trainee,
+    one_cycle,
     run_epoch,
     state_to_numpy,
     state_to_torch,
@@ -18,25 +21,191 @@ from rezsl_sk._training import (
 from rezsl_sk.losses import ReMSELoss
 
 
-def test_sixty_steps_equal_the_public_reference(shared):
+@pytest.mark.parametrize("written_out", [True, False])
+def test_sixty_steps_equal_the_public_reference(shared, written_out):
     with np.load(shared / "golden" / "remse_reference.npz") as golden:
         run = {key[2:]: golden[key] for key in golden.files if key.startswith("t_")}
         table = torch.from_numpy(golden["w_attributes"])
-    head = Head([run["W0"].T], [run["b0"]])
-    loss = ReMSELoss(1, 0.1, normalize_weights=False, n_groups=len(table))
-    objective = Objective(loss, table, scale=20.0, l2=True)
-    optimizer = make_optimizer(
-        "sgd", head, objective, learning_rate=0.05, momentum=0.9, weight_decay=1e-5
+    heads = Heads([([run["W0"].T], [run["b0"]])])
+    if written_out:
+        objective = fused(table, [(1, 0.1)], scale=20.0, normalize=False, l2=True)
+    else:
+        loss = ReMSELoss(1, 0.1, normalize_weights=False, n_groups=len(table))
+        objective = Objective(loss, table, scale=20.0, l2=True)
+    optimizer = Optimizer(
+        "sgd", [(heads.parameters_of(slice(0, 1)), 0.05, 1e-5)], momentum=0.9
     )
     X, y = torch.from_numpy(run["X"]), torch.from_numpy(run["y"])
     terms = []
     for rows in torch.from_numpy(run["batches"]):
-        epoch = run_epoch(head, objective, optimizer, None, X, y, [rows])
+        (epoch,) = run_epoch(Trainee(heads, objective), optimizer, X, y, [rows])
         terms.append((epoch.classification, epoch.regression))
-    coefs, intercepts = head.arrays()
+    coefs, intercepts = heads.arrays()[0]
     np.testing.assert_allclose(terms, run["losses"], rtol=1e-3)
     np.testing.assert_allclose(coefs[0].T, run["W"], rtol=1e-3)
     np.testing.assert_allclose(intercepts[0], run["b"], rtol=1e-3)
+
+
+def fused(table, powers, *, scale=10.0, normalize=True, l2=False, shares=(1.0, 1.0)):
+    m = len(powers)
+    return FusedObjective(
+        table,
+        powers=powers,
+        normalize_weights=normalize,
+        regression_weights=[shares[0]] * m,
+        classification_weights=[shares[1]] * m,
+        scales=[scale] * m,
+        l2=l2,
+    )
+
+
+class SlowHead(torch.nn.Module):
+    """One head and its masks, for autograd."""
+
+    def __init__(self, coefs, intercepts, masks=()):
+        super().__init__()
+        self.weights = torch.nn.ParameterList(map(torch.from_numpy, coefs))
+        self.biases = torch.nn.ParameterList(map(torch.from_numpy, intercepts))
+        self.masks = masks
+
+    def forward(self, X):
+        for layer, (weight, bias) in enumerate(
+            zip(self.weights, self.biases, strict=True)
+        ):
+            X = X @ weight + bias
+            if layer < len(self.weights) - 1:
+                X = torch.where(X > 0, X, NEGATIVE_SLOPE * X)
+                if self.masks:
+                    X = X * self.masks[layer]
+        return X
+
+
+@pytest.mark.parametrize("l2", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("hidden", [(), (7,), (6, 5)])
+def test_gradients_of_heads_side_by_side_are_those_of_autograd(hidden, normalize, l2):
+    generator = torch.Generator().manual_seed(0)
+    n, d, a, K, m = 40, 8, 4, 5, 3
+    arrays = [initial_arrays((d, *hidden, a), np.float64, generator) for _ in range(m)]
+    X = torch.randn(n, d, dtype=torch.float64, generator=generator)
+    table = torch.randn(K, a, dtype=torch.float64, generator=generator)
+    group = torch.randint(0, K, (n,), generator=generator)
+    settings = {
+        "powers": [(1.0, 1.0), (0.0, 0.0), (0.5, 2.0)],
+        "regression_weights": [1.0, 2.0, 0.0],
+        "classification_weights": [1.0, 0.0, 0.5],
+        "scales": [10.0, 20.0, 5.0],
+    }
+    heads = Heads(arrays, dropout=[0.5, 0.0, 0.25], seed=1).train()
+    objective = FusedObjective(table, normalize_weights=normalize, l2=l2, **settings)
+    trainee = Trainee(heads, objective)
+    regression, classification = trainee.gradients(X, group)
+    for head in range(m):
+        masks = [
+            1.0 if mask is None else mask[:, 0]
+            for layer in heads._masks
+            for at, mask in layer
+            if at.start <= head < at.stop
+        ]
+        slow = SlowHead(*arrays[head], masks)
+        loss = ReMSELoss(*settings["powers"][head], normalize_weights=normalize)
+        expected = Objective(
+            loss,
+            table,
+            regression_weight=settings["regression_weights"][head],
+            classification_weight=settings["classification_weights"][head],
+            scale=settings["scales"][head],
+            l2=l2,
+        )
+        terms = expected(slow(X), group)
+        terms[0].backward()
+        total = objective.totals(regression, classification)[head]
+        torch.testing.assert_close(total, terms[0].detach())
+        ours = heads.parameters_of(head)
+        for own, theirs in zip(ours, (*slow.weights, *slow.biases), strict=True):
+            gradient = theirs.grad if own.ndim == 1 else theirs.grad.T
+            torch.testing.assert_close(own.grad, gradient)
+
+
+def test_heads_side_by_side_train_as_each_alone():
+    generator = torch.Generator().manual_seed(0)
+    arrays = initial_arrays((6, 16, 3), np.float64, generator)
+    table = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    group = torch.randint(0, 4, (50,), generator=generator)
+    X = torch.randn(50, 6, dtype=torch.float64, generator=generator)
+    powers, rates = [(1.0, 1.0), (0.0, 0.0)], [1e-2, 3e-2]
+
+    def train(numbers):
+        heads = Heads([arrays] * len(numbers), dropout=0.5, seed=3)
+        objective = fused(table, [powers[number] for number in numbers])
+        groups = [
+            (heads.parameters_of(slice(nth, nth + 1)), rates[number], 1e-3)
+            for nth, number in enumerate(numbers)
+        ]
+        optimizer = Optimizer("adamw", groups, schedule=one_cycle(12))
+        for _ in range(3):
+            batches = torch.arange(50).split(16)
+            run_epoch(Trainee(heads, objective), optimizer, X, group, batches)
+        return heads.arrays()
+
+    together = train([0, 1])
+    for number in range(2):
+        (alone,) = train([number])
+        for side in range(2):
+            for one, other in zip(together[number][side], alone[side], strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["adamw", "sgd"])
+def test_optimiser_takes_the_steps_of_torchs(solver):
+    start = torch.linspace(-1, 1, 6)
+    ours, theirs = start.clone(), start.clone().requires_grad_()
+    if solver == "sgd":
+        reference = torch.optim.SGD([theirs], lr=0.1, momentum=0.8, weight_decay=0.01)
+    else:
+        reference = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        reference, max_lr=0.1, total_steps=20, cycle_momentum=False
+    )
+    optimizer = Optimizer(
+        solver, [([ours], 0.1, 0.01)], momentum=0.8, schedule=one_cycle(20)
+    )
+    for step in range(20):
+        ours.grad = theirs.grad = torch.cos(torch.arange(6.0) + step)
+        optimizer.step()
+        reference.step()
+        if step < 19:
+            schedule.step()
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_short_run_has_a_constant_rate():
+    assert one_cycle(3) is None
+
+
+def test_any_module_is_trained_by_autograd():
+    module = torch.nn.Linear(2, 1, dtype=torch.float64)
+    X, group = torch.randn(30, 2, dtype=torch.float64), torch.zeros(30).long()
+    target = X @ torch.tensor([[2.0], [-1.0]], dtype=torch.float64)
+    X = torch.cat([X, target], 1)
+
+    def loss(output, group):
+        return output.square().mean()
+
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = module
+
+        def forward(self, X):
+            return self.module(X[:, :2]) - X[:, 2:]
+
+    trainee = AutogradTrainee(Residual(), loss)
+    optimizer = Optimizer("adamw", [(list(module.parameters()), 0.1, 0.0)])
+    batches = [torch.arange(30)] * 300
+    (epoch,) = run_epoch(trainee, optimizer, X, group, batches)
+    assert epoch.classification == 0 and epoch.weights is None
+    np.testing.assert_allclose(module.weight.detach(), [[2, -1]], atol=1e-2)
 
 
 def test_shuffled_batches_hold_each_row_once_and_are_seeded():
@@ -72,59 +241,31 @@ def test_episodes_have_so_many_ways_and_shots():
 
 
 def test_stopping_keeps_the_best_weights():
-    head = Head([np.zeros((1, 1), np.float32)], [np.zeros(1, np.float32)])
+    heads = Heads([([np.zeros((1, 1), np.float32)], [np.zeros(1, np.float32)])])
     stopping = Stopping(n_iter_no_change=2, tol=0.1)
     stops = []
     for number, score in enumerate([0.1, 0.5, 0.55, 0.4]):
-        with torch.no_grad():
-            head.biases[0].fill_(number)
-        stops.append(stopping.update(score, head))
+        heads.biases[0].fill_(number)
+        stops.append(stopping.update(score, heads))
     assert stops == [False, False, False, True]
     assert stopping.weights["biases.0"].item() == 2
-
-
-def test_one_cycle_rises_to_the_rate_given_and_falls_to_almost_nothing():
-    head = Head([np.zeros((1, 1), np.float32)], [np.zeros(1, np.float32)])
-    optimizer = make_optimizer(
-        "adamw",
-        head,
-        torch.nn.Module(),
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=0.0,
-    )
-    schedule = make_schedule(optimizer, "one_cycle", 50)
-    rates = []
-    for _ in range(50):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step() if len(rates) < 50 else None
-    assert max(rates) == pytest.approx(0.1, rel=1e-2)
-    assert rates[0] < 0.01 and rates[-1] < 0.001
 
 
 def test_numpy_and_torch_give_the_same_output():
     generator = torch.Generator().manual_seed(0)
     arrays = initial_arrays((6, 5, 4, 3), np.float64, generator)
     X = np.random.default_rng(0).normal(size=(7, 6))
-    head = Head(*arrays).eval()
-    with torch.no_grad():
-        expected = head(torch.from_numpy(X)).numpy()
+    expected = Heads([arrays]).eval()(torch.from_numpy(X))[:, 0].numpy()
     np.testing.assert_allclose(forward_arrays(X, *arrays), expected, rtol=1e-12)
 
 
 def test_dropout_keeps_the_mean_and_leaves_the_global_generator_alone():
     width = 20000
-    head = Head(
-        [np.ones((1, width), np.float32), np.eye(width, 1, dtype=np.float32)],
-        [np.zeros(width, np.float32), np.zeros(1, np.float32)],
-        dropout=0.25,
-        seed=3,
-    )
-    with torch.no_grad():
-        head.weights[1].fill_(1 / width)
+    coefs = [np.ones((1, width), np.float32), np.full((width, 1), 1 / width, "f4")]
+    intercepts = [np.zeros(width, np.float32), np.zeros(1, np.float32)]
+    heads = Heads([(coefs, intercepts)], dropout=0.25, seed=3).train()
     state = torch.random.get_rng_state()
-    output = head(torch.ones(1, 1)).item()
+    output = heads(torch.ones(1, 1)).item()
     assert torch.equal(state, torch.random.get_rng_state())
     assert output != 1
     assert output == pytest.approx(1, abs=0.02)

@@ -1,0 +1,648 @@
+"""Many fits at once: a search whose candidates are trained side by side."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike
+from sklearn.base import _fit_context, clone
+from sklearn.metrics._scorer import _MultimetricScorer
+from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._validation import (
+    _insert_error_scores,
+    _score,
+    _warn_or_raise_about_fit_failures,
+)
+from sklearn.utils import indexable
+from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils.metaestimators import _safe_split
+
+from ._classifier import ZeroShotClassifier
+from ._heads import Heads, runs
+from ._regressor import ReZSLRegressor
+from ._tables import distinct_rows
+from ._training import (
+    FusedObjective,
+    Optimizer,
+    Sampler,
+    Trainee,
+    as_tensor,
+    auto_batch_size,
+    one_cycle,
+    place_features,
+    resolve_device,
+    run_epoch,
+)
+from .model_selection import ClassKFold, zero_shot_scorer
+
+# Parameters that heads trained side by side must have in common. The others are
+# settings of each head, or (feature_weight) play no part in its training.
+SHARED = (
+    "hidden_layer_sizes",
+    "normalize_weights",
+    "attribute_scaling",
+    "feature_scaling",
+    "solver",
+    "learning_rate",
+    "momentum",
+    "batch_size",
+    "sampler",
+    "ways",
+    "shots",
+    "max_iter",
+    "device",
+    "random_state",
+)
+OF_EACH = (
+    "dropout",
+    "learning_rate_init",
+    "weight_decay",
+    "loss",
+    "class_power",
+    "attribute_power",
+    "regression_weight",
+    "classification_weight",
+    "scale",
+)
+# Of parameters, optimiser and one batch: beyond the processor's cache, side by side
+# is no faster than one after the other.
+CPU_BYTES = 2**25
+
+
+class ReZSLSearchCV(BaseSearchCV):
+    """GridSearchCV and RandomizedSearchCV that train their candidates side by side.
+
+    The same candidates, folds, scores and attributes as scikit-learn's searches,
+    in less time: candidates of equal shape are trained as one program, on shared
+    batches and dropout masks (what equal seeds give them anyway), those that differ
+    in ``feature_weight`` only are trained once, and each fold's closed-form feature
+    side is computed once. Scores equal those of
+    :class:`~sklearn.model_selection.GridSearchCV` but for the rounding of matrix
+    products of other shapes.
+
+    What cannot go side by side (``early_stopping=True``, ``statistics="running"``,
+    losses other than "mse" and "remse", ``seen_penalty="auto"``, a random state of
+    None) is trained one by one, in the same search.
+
+    Parameters
+    ----------
+    estimator : ReZSLRegressor or ZeroShotClassifier
+        To be cloned for each candidate. Scaling is inside; for other steps of a
+        Pipeline use scikit-learn's searches.
+
+    param_grid : dict or list of dict
+        Values to try for each parameter, as in GridSearchCV; with `n_iter` also
+        distributions, as in RandomizedSearchCV.
+
+    n_iter : int or None, default=None
+        None tries the whole grid; a number draws so many candidates.
+
+    scoring : str, callable, list, tuple or dict, or None, default=None
+        As in GridSearchCV; None is :func:`~rezsl_sk.model_selection.zero_shot_scorer`.
+
+    n_jobs : int or None, default=None
+        Number of processes (joblib).
+
+    refit : bool, str or callable, default=True
+        As in GridSearchCV.
+
+    cv : int, splitter, iterable or None, default=None
+        A number k means ``ClassKFold(k)``, no class on both sides of a split; None
+        means 5.
+
+    verbose : int, default=0
+        1 prints how many fits there will be, and the number done after each part.
+
+    random_state : int, RandomState or None, default=0
+        Of drawing `n_iter` candidates.
+
+    error_score : "raise" or float, default=nan
+        Score of a candidate whose fit fails; it does not disturb its neighbours.
+
+    return_train_score : bool, default=False
+        As in GridSearchCV.
+
+    Attributes
+    ----------
+    cv_results_ : dict of ndarrays
+        As in GridSearchCV. Fits that ran side by side share their time evenly.
+
+    best_estimator_, best_params_, best_score_, best_index_, scorer_, n_splits_, \
+refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
+        As in GridSearchCV.
+
+    Examples
+    --------
+    >>> from rezsl_sk import ReZSLRegressor, ReZSLSearchCV
+    >>> from rezsl_sk.datasets import make_zero_shot
+    >>> data = make_zero_shot(random_state=0)
+    >>> X, S = data.X[data.trainval], data.attributes[data.labels[data.trainval]]
+    >>> search = ReZSLSearchCV(
+    ...     ReZSLRegressor((32,), max_iter=5, random_state=0),
+    ...     {"loss": ["mse", "remse"], "learning_rate_init": [1e-3, 1e-2]},
+    ...     cv=3,
+    ... ).fit(X, S)
+    >>> search.best_params_["learning_rate_init"], len(search.cv_results_["params"])
+    (0.01, 4)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseSearchCV._parameter_constraints,
+        "estimator": [ReZSLRegressor, ZeroShotClassifier, HasMethods(["fit"])],
+        "param_grid": [dict, list],
+        "n_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "random_state": ["random_state"],
+    }
+    _parameter_constraints.pop("pre_dispatch")
+
+    def __init__(
+        self,
+        estimator: ReZSLRegressor | ZeroShotClassifier,
+        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        n_iter: int | None = None,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: bool | str | Callable = True,
+        cv: Any = None,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
+        error_score: float | Literal["raise"] = np.nan,
+        return_train_score: bool = False,
+    ) -> None:
+        super().__init__(
+            estimator=estimator,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.param_grid = param_grid
+        self.n_iter = n_iter
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
+    ) -> Self:
+        """Try all candidates on all folds, and fit the best one on everything.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        y : array-like of shape (n, a) or (n,)
+            Attributes of each sample's class for a regressor, labels for a
+            classifier.
+
+        groups : array-like of shape (n,) or None, default=None
+            Handed to the splitter.
+
+        Returns
+        -------
+        self : ReZSLSearchCV
+
+        Raises
+        ------
+        TypeError
+            If the estimator is neither ReZSLRegressor nor ZeroShotClassifier.
+
+        ValueError
+            As GridSearchCV: if all fits fail, or with ``error_score="raise"`` if
+            one does.
+        """
+        if not isinstance(self.estimator, ReZSLRegressor | ZeroShotClassifier):
+            raise TypeError(
+                "ReZSLSearchCV searches over a ReZSLRegressor or a ZeroShotClassifier, "
+                f"got {type(self.estimator).__name__}. Use scikit-learn's GridSearchCV "
+                "with cv=ClassKFold(5) and scoring=zero_shot_scorer for anything else."
+            )
+        scorers, refit_metric = self._get_scorers()
+        X, y = indexable(X, y)
+        cv = 5 if self.cv is None else self.cv
+        cv = ClassKFold(cv) if isinstance(cv, Integral) else check_cv(cv, y)
+        splits = list(cv.split(X, y, groups))
+        self.n_splits_ = len(splits)
+        candidates = self._candidates()
+        if self.verbose:
+            print(
+                f"Fitting {self.n_splits_} folds for each of {len(candidates)} "
+                f"candidates, totalling {self.n_splits_ * len(candidates)} fits",
+                flush=True,
+            )
+        out = self._evaluate_all(candidates, X, y, splits, scorers)
+        _warn_or_raise_about_fit_failures(out, self.error_score)
+        if callable(self.scoring):
+            _insert_error_scores(out, self.error_score)
+        results = self._format_results(candidates, self.n_splits_, out)
+        self.multimetric_ = isinstance(out[0]["test_scores"], dict)
+        if callable(self.scoring) and self.multimetric_:
+            self._check_refit_for_multimetric(out[0]["test_scores"])
+            refit_metric = self.refit
+        if self.refit or not self.multimetric_:
+            self.best_index_ = self._select_best_index(
+                self.refit, refit_metric, results
+            )
+            if not callable(self.refit):
+                self.best_score_ = results[f"mean_test_{refit_metric}"][
+                    self.best_index_
+                ]
+            self.best_params_ = results["params"][self.best_index_]
+        if self.refit:
+            start = time.time()
+            self.best_estimator_ = self._candidate(self.best_params_).fit(X, y)
+            self.refit_time_ = time.time() - start
+            if hasattr(self.best_estimator_, "feature_names_in_"):
+                self.feature_names_in_ = self.best_estimator_.feature_names_in_
+        is_many = isinstance(scorers, _MultimetricScorer)
+        self.scorer_ = scorers._scorers if is_many else scorers
+        self.cv_results_ = results
+        return self
+
+    def _get_scorers(self):
+        if self.scoring is None:
+            return zero_shot_scorer, "score"
+        return super()._get_scorers()
+
+    def _candidates(self) -> list[dict]:
+        if self.n_iter is None:
+            return list(ParameterGrid(self.param_grid))
+        return list(
+            ParameterSampler(
+                self.param_grid, self.n_iter, random_state=self.random_state
+            )
+        )
+
+    def _candidate(self, params):
+        return clone(self.estimator).set_params(**clone(params, safe=False))
+
+    def _evaluate_all(self, candidates, X, y, splits, scorers):
+        """A result for each candidate and fold, in GridSearchCV's order."""
+        parts = self._parts(candidates, X, y)
+        # The first part of each fold computes what the others of it share.
+        first, rest, seen = [], [], set()
+        for fold in range(len(splits)):
+            for key, numbers in parts:
+                job = fold, key, numbers
+                (rest if (fold, key[:2]) in seen else first).append(job)
+                seen.add((fold, key[:2]))
+        out = [None] * (len(candidates) * len(splits))
+        shared: dict = defaultdict(dict)
+        with Parallel(n_jobs=self.n_jobs, return_as="generator") as parallel:
+            for jobs in (first, rest):
+                results = parallel(
+                    delayed(_evaluate)(
+                        [self._candidate(candidates[number]) for number in numbers],
+                        X,
+                        y,
+                        *splits[fold],
+                        scorers,
+                        sides=dict(shared[fold, key[:2]]),
+                        error_score=self.error_score,
+                        return_train_score=self.return_train_score,
+                    )
+                    for fold, key, numbers in jobs
+                )
+                for (fold, key, numbers), (rows, sides) in zip(
+                    jobs, results, strict=True
+                ):
+                    shared[fold, key[:2]].update(sides)
+                    for number, row in zip(numbers, rows, strict=True):
+                        out[number * len(splits) + fold] = row
+                    if self.verbose:
+                        done = sum(row is not None for row in out)
+                        print(f"{done} of {len(out)} fits done", flush=True)
+        return out
+
+    def _parts(self, candidates, X, y):
+        """Candidates to be trained side by side, as (key, numbers).
+
+        Where the first two entries of keys agree, feature sides do.
+        """
+        alike = defaultdict(list)
+        for number, params in enumerate(candidates):
+            estimator = self._candidate(params)
+            alike[_likeness(estimator)].append(number)
+        parts = []
+        for key, numbers in alike.items():
+            regressor = _regressor_of(self._candidate(candidates[numbers[0]]))
+            size = len(numbers)
+            if key[2] is not None:
+                size = heads_together(regressor, *_sizes(self.estimator, X, y))
+            n_parts = math.ceil(len(numbers) / size)
+            parts += [(key, part.tolist()) for part in np.array_split(numbers, n_parts)]
+        return parts
+
+
+def _evaluate(
+    estimators, X, y, train, test, scorer, *, sides, error_score, return_train_score
+):
+    """Fit estimators on one fold and score them: (results, feature sides)."""
+    X_train, y_train = _safe_split(estimators[0], X, y, train)
+    X_test, y_test = _safe_split(estimators[0], X, y, test, train)
+    start = time.time()
+    errors = fit_side_by_side(estimators, X_train, y_train, sides)
+    fit_time = (time.time() - start) / len(estimators)
+    results = []
+    for estimator, error in zip(estimators, errors, strict=True):
+        result = {"n_test_samples": len(test), "fit_time": fit_time, "fit_error": None}
+        start = time.time()
+        if error is not None:
+            if error_score == "raise":
+                raise error
+            scores = error_score
+            if isinstance(scorer, _MultimetricScorer):
+                scores = dict.fromkeys(scorer._scorers, error_score)
+            train_scores = scores
+            result["fit_error"] = "".join(traceback.format_exception(error))
+        else:
+            scores = _score(estimator, X_test, y_test, scorer, {}, error_score)
+        result["score_time"] = time.time() - start
+        if return_train_score:
+            if error is None:
+                train_scores = _score(
+                    estimator, X_train, y_train, scorer, {}, error_score
+                )
+            result["train_scores"] = train_scores
+        results.append({**result, "test_scores": scores})
+    return results, sides
+
+
+def fit_side_by_side(estimators, X, y, sides):
+    """Fit estimators in place, together where they are alike.
+
+    Parameters
+    ----------
+    estimators : list of ReZSLRegressor, or of ZeroShotClassifier
+        Not fitted yet.
+
+    X, y : as in their ``fit``
+
+    sides : dict
+        Feature sides known for these rows; new ones are added.
+
+    Returns
+    -------
+    errors : list of Exception or None
+        What went wrong with each.
+    """
+    errors: list[Exception | None] = [None] * len(estimators)
+    alike = defaultdict(list)
+    for number, estimator in enumerate(estimators):
+        alike[_likeness(estimator)].append(number)
+    for key, numbers in alike.items():
+        members = [estimators[number] for number in numbers]
+        together = key[2] is not None
+        for number, error in zip(
+            numbers, _fit_alike(members, X, y, sides, together), strict=True
+        ):
+            errors[number] = error
+    return errors
+
+
+def _fit_alike(estimators, X, y, sides, together):
+    errors: list[Exception | None] = [None] * len(estimators)
+    if not together:
+        for number, estimator in enumerate(estimators):
+            try:
+                estimator.fit(X, y)
+            except Exception as error:
+                errors[number] = error
+        return errors
+    usable = []
+    for number, estimator in enumerate(estimators):
+        try:
+            estimator._validate_params()
+            _regressor_of(estimator)._validate_params()
+            usable.append(number)
+        except Exception as error:
+            errors[number] = error
+    try:
+        regressors = []
+        for number in usable:
+            estimator = estimators[number]
+            if isinstance(estimator, ZeroShotClassifier):
+                rows, group = estimator._start_fit(X, y)
+                estimator.seen_penalty_ = estimator._choose_penalty(rows, group)
+                estimator.regressor_ = estimator._new_regressor()
+                data = estimator._regressor_data(rows, group, estimator.classes_)
+                data, is_table = (*data, group), True
+                regressors.append(estimator.regressor_)
+            else:
+                rows, S = estimator._check_X_S(X, y, reset=True)
+                data, is_table = (rows, S, *distinct_rows(S)), None
+                regressors.append(estimator)
+        if regressors:
+            found = _train_together(regressors, *data, is_table, sides)
+            for number, error in zip(usable, found, strict=True):
+                errors[number] = error
+    except Exception as error:
+        # What one refuses before training, for its data, all refuse.
+        for number in usable:
+            errors[number] = error
+    for estimator, error in zip(estimators, errors, strict=True):
+        if error is None and isinstance(estimator, ZeroShotClassifier):
+            estimator.constant_attributes_ = estimator.regressor_.constant_attributes_
+    return errors
+
+
+def _train_together(regressors, X, S, prototypes, group, is_table, sides):
+    """Train regressors that are alike; what went wrong with each, or None."""
+    errors: list[Exception | None] = [None] * len(regressors)
+    # Candidates that differ in nothing that training sees are trained once.
+    members = defaultdict(list)
+    for number, regressor in enumerate(regressors):
+        try:
+            trained, generator = regressor._begin(X, S, prototypes, group, is_table)
+            regressor._start_curves()
+            regressor._classifies(regressor._space.transform(prototypes))
+        except ValueError as error:
+            errors[number] = error
+            continue
+        members[tuple(getattr(regressor, name) for name in OF_EACH)].append(number)
+    # Neighbours with equal settings share masks and steps of the optimiser.
+    heads_of = [members[settings] for settings in sorted(members)]
+    leaders = [regressors[numbers[0]] for numbers in heads_of]
+    if not leaders:
+        return errors
+    first, epochs = leaders[0], []
+    device = resolve_device(first.device, X.dtype)
+    if len(first._space.varying):
+        heads = _new_heads(leaders, device)
+        trainee, optimizer, sampler = _set_up(leaders, heads, prototypes, group, device)
+        sampler.generator = generator
+        x = place_features(first._features.transform(X), device)
+        of_row = torch.from_numpy(group).to(device)
+        for _ in range(first.max_iter):
+            batches = sampler.epoch(device)
+            epochs.append(run_epoch(trainee, optimizer, x, of_row, batches))
+        arrays = heads.arrays()
+    for head, numbers in enumerate(heads_of):
+        for number in numbers:
+            regressor = regressors[number]
+            regressor.device_ = str(device)
+            try:
+                if epochs:
+                    regressor.coefs_, regressor.intercepts_ = arrays[head]
+                    _check_epochs(regressor, [epoch[head] for epoch in epochs])
+                else:
+                    # One class, or all alike: nothing to learn but the constants.
+                    regressor.n_iter_, regressor.loss_ = 1, 0.0
+                regressor._finish(X, S, prototypes, group, trained, sides)
+            except Exception as error:
+                errors[number] = error
+    return errors
+
+
+def _check_epochs(regressor, epochs):
+    """Record epochs, or raise what a fit alone raises."""
+    for number, epoch in enumerate(epochs):
+        if not math.isfinite(epoch.loss):
+            where = f"the loss is {epoch.loss} in epoch {number + 1}"
+            raise ValueError(regressor._diverged(where))
+        regressor._record(epoch)
+    if not all(np.isfinite(coef).all() for coef in regressor.coefs_):
+        raise ValueError(regressor._diverged("the weights are no longer finite"))
+    regressor.loss_ = regressor.loss_curve_[-1]
+
+
+def _new_heads(regressors, device):
+    return Heads(
+        [(regressor.coefs_, regressor.intercepts_) for regressor in regressors],
+        dropout=[regressor.dropout for regressor in regressors],
+        seed=regressors[0]._seed,
+        device=device,
+    )
+
+
+def _set_up(regressors, heads, prototypes, group, device):
+    first = regressors[0]
+    targets = first._space.transform(prototypes)
+    remse = [regressor.loss == "remse" for regressor in regressors]
+    objective = FusedObjective(
+        as_tensor(targets, device),
+        powers=[
+            (regressor.class_power * is_remse, regressor.attribute_power * is_remse)
+            for regressor, is_remse in zip(regressors, remse, strict=True)
+        ],
+        normalize_weights=first.normalize_weights,
+        regression_weights=[regressor.regression_weight for regressor in regressors],
+        classification_weights=[
+            regressor.classification_weight * regressor._classifies(targets)
+            for regressor in regressors
+        ],
+        scales=[regressor.scale for regressor in regressors],
+        l2=first._l2,
+    )
+    sampler = Sampler(
+        torch.from_numpy(group),
+        kind=first.sampler,
+        batch_size=first._batch_size(len(group)),
+        ways=first.ways,
+        shots=first.shots,
+        generator=None,
+    )
+    schedule = None
+    if first.learning_rate == "one_cycle":
+        schedule = one_cycle(first.max_iter * sampler.n_batches)
+    optimizer = Optimizer(
+        first.solver,
+        [
+            (heads.parameters_of(equal), *rate_and_decay)
+            for equal, rate_and_decay in runs(
+                (regressor.learning_rate_init, regressor.weight_decay)
+                for regressor in regressors
+            )
+        ],
+        momentum=first.momentum,
+        schedule=schedule,
+    )
+    return Trainee(heads, objective), optimizer, sampler
+
+
+def _regressor_of(estimator):
+    if isinstance(estimator, ZeroShotClassifier):
+        if estimator.regressor is None:
+            return ReZSLRegressor(random_state=0)
+        return estimator.regressor
+    return estimator
+
+
+def _likeness(estimator):
+    """A key: (seed, feature scaling, what heads side by side have in common or None).
+
+    None stands for an estimator that has to be trained alone.
+    """
+    regressor = _regressor_of(estimator)
+    seed = regressor.random_state
+    known = isinstance(seed, Integral)
+    key = (int(seed) if known else id(estimator), regressor.feature_scaling)
+    fused = regressor.loss == "mse" or (
+        regressor.loss == "remse" and regressor.statistics == "batch"
+    )
+    alone = (
+        type(regressor) is not ReZSLRegressor  # a subclass has another network
+        or not (known and fused)
+        or regressor.early_stopping
+        or regressor.warm_start
+        or regressor.verbose
+        or getattr(estimator, "seen_penalty", 0) == "auto"
+        or not all(_is_scalar(getattr(regressor, name)) for name in OF_EACH)
+    )
+    if alone:
+        return (*key, None)
+    values = (getattr(regressor, name) for name in SHARED)
+    shared = tuple(tuple(v) if isinstance(v, Iterable) else v for v in values)
+    return (*key, shared)
+
+
+def _is_scalar(value):
+    return isinstance(value, str | Real)
+
+
+def _sizes(estimator, X, y):
+    """Rows, features, attributes and classes of the data."""
+    y = np.asarray(y)
+    n, *rest = X.shape if hasattr(X, "shape") else np.shape(X)
+    d = math.prod(rest)  # regions have an axis of their own
+    if isinstance(estimator, ZeroShotClassifier):
+        K = a = len(np.unique(y))
+        table = estimator.class_attributes
+        if table is not None:
+            a = np.shape(table if hasattr(table, "iloc") else table[1])[1]
+        return n, d, a, K
+    S = y.reshape(n, -1)
+    return n, d, S.shape[1], len(distinct_rows(S)[0])
+
+
+def heads_together(regressor, n, d, a, K):
+    """How many heads of n x d data with a attributes, K classes to train at once."""
+    hidden = list(regressor.hidden_layer_sizes)
+    sizes = [d, *hidden, a]
+    n_parameters = sum(
+        (n_in + 1) * n_out for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)
+    )
+    batch = regressor.batch_size
+    batch = auto_batch_size(n) if batch == "auto" else min(batch, n)
+    # Weights, gradients and two moments; activations, masks and gradients of the
+    # hidden layers, errors and scores.
+    numbers = 4 * n_parameters + batch * (3 * sum(hidden) + 4 * a + 2 * K)
+    available = CPU_BYTES
+    device = resolve_device(regressor.device, np.dtype(np.float32))
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0] // 4
+    return max(1, available // (4 * numbers))

@@ -1,0 +1,217 @@
+"""The search that trains candidates side by side, against scikit-learn's."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from scipy.stats import loguniform
+from sklearn.exceptions import FitFailedWarning
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+
+from rezsl_sk import ReZSLRegressor, ReZSLSearchCV, ZeroShotClassifier
+from rezsl_sk import _search as search_module
+from rezsl_sk.datasets import make_zero_shot
+from rezsl_sk.model_selection import (
+    ClassKFold,
+    GZSLKFold,
+    gzsl_scorer,
+    zero_shot_scorer,
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_zero_shot(random_state=0)
+
+
+@pytest.fixture(scope="module")
+def X_S(data):
+    rows = data.trainval
+    # float64, so that rounding cannot flip an answer
+    return data.X[rows].astype(np.float64), data.attributes[data.labels[rows]]
+
+
+def quick(**params):
+    return ReZSLRegressor(
+        **{"hidden_layer_sizes": (16,), "max_iter": 3, "random_state": 0, **params}
+    )
+
+
+def same_results(ours, theirs, metrics=("score",)):
+    assert ours["params"] == theirs["params"]
+    assert set(ours) == set(theirs)
+    for key in theirs:
+        if any(key.endswith(metric) for metric in metrics) or key.startswith("rank"):
+            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-9, err_msg=key)
+
+
+GRID = [
+    {
+        "learning_rate_init": [1e-3, 1e-2],
+        "dropout": [0.0, 0.5],
+        "class_power": [0.0, 1.0],
+        "feature_weight": [0.0, 0.67],
+    },
+    {"loss": ["mse", "mae"], "hidden_layer_sizes": [(), (8,)]},
+    {"statistics": ["running"], "scale": [5.0, 20.0]},
+    {"classification_weight": [0.0, 0.3], "weight_decay": [1e-4, 1e-2]},
+    {"random_state": [1, 2], "early_stopping": [True, False]},
+]
+
+
+@pytest.mark.parametrize("together", ["many", "few"])
+def test_a_grid_has_the_results_of_grid_search(X_S, together, monkeypatch):
+    if together == "few":
+        monkeypatch.setattr(search_module, "CPU_BYTES", 1)
+    options = {"return_train_score": True}
+    ours = ReZSLSearchCV(quick(), GRID, cv=3, **options).fit(*X_S)
+    theirs = GridSearchCV(
+        quick(), GRID, cv=ClassKFold(3), scoring=zero_shot_scorer, **options
+    ).fit(*X_S)
+    same_results(ours.cv_results_, theirs.cv_results_)
+    assert ours.best_params_ == theirs.best_params_
+    assert ours.best_score_ == pytest.approx(theirs.best_score_)
+    assert ours.best_index_ == theirs.best_index_
+    np.testing.assert_array_equal(ours.predict(X_S[0]), theirs.predict(X_S[0]))
+
+
+def test_candidates_of_equal_shape_are_one_program(X_S, monkeypatch):
+    calls = []
+    new_heads = search_module._new_heads
+
+    def counted(regressors, device):
+        calls.append(len(regressors))
+        return new_heads(regressors, device)
+
+    monkeypatch.setattr(search_module, "_new_heads", counted)
+    grid = {"learning_rate_init": [1e-3, 1e-2, 3e-2], "feature_weight": [0.0, 0.5]}
+    ReZSLSearchCV(quick(), grid, cv=2, refit=False).fit(*X_S)
+    assert calls == [3, 3]  # a fold each; feature_weight is no other head
+
+
+def test_a_fold_has_one_feature_side(X_S, monkeypatch):
+    from rezsl_sk import _regressor
+
+    calls = []
+
+    class Counted(_regressor.FeatureSide):
+        def fit(self, *args):
+            calls.append(1)
+            return super().fit(*args)
+
+    monkeypatch.setattr(_regressor, "FeatureSide", Counted)
+    grid = {"learning_rate_init": [1e-3, 1e-2], "hidden_layer_sizes": [(), (8,)]}
+    ReZSLSearchCV(quick(), grid, cv=3, refit=False).fit(*X_S)
+    assert len(calls) == 3
+
+
+def test_processes_give_what_one_gives(X_S):
+    grid = {"learning_rate_init": [1e-3, 1e-2], "hidden_layer_sizes": [(), (8,)]}
+    one, two = (
+        ReZSLSearchCV(quick(), grid, cv=2, n_jobs=n_jobs, refit=False).fit(*X_S)
+        for n_jobs in (1, 2)
+    )
+    same_results(two.cv_results_, one.cv_results_)
+
+
+def test_a_classifier_and_its_penalty(data):
+    X, y = data.X[data.trainval].astype(np.float64), data.y[data.trainval]
+    clf = ZeroShotClassifier(
+        quick(), class_attributes=(data.class_names, data.attributes)
+    )
+    grid = {"regressor__scale": [5.0, 20.0], "seen_penalty": [0.0, 0.2, "auto"]}
+    options = {"cv": GZSLKFold(2), "scoring": gzsl_scorer}
+    ours = ReZSLSearchCV(clf, grid, **options).fit(X, y)
+    theirs = GridSearchCV(clf, grid, **options).fit(X, y)
+    same_results(ours.cv_results_, theirs.cv_results_)
+    np.testing.assert_array_equal(ours.classes_, theirs.classes_)
+
+
+def test_many_metrics_and_a_callable_refit(X_S):
+    options = {
+        "scoring": {"T1": zero_shot_scorer, "r2": "r2"},
+        "refit": lambda results: int(np.argmin(results["mean_test_r2"])),
+    }
+    grid = {"learning_rate_init": [1e-4, 1e-2]}
+    ours = ReZSLSearchCV(quick(), grid, cv=2, **options).fit(*X_S)
+    theirs = GridSearchCV(quick(), grid, cv=ClassKFold(2), **options).fit(*X_S)
+    same_results(ours.cv_results_, theirs.cv_results_, ("T1", "r2"))
+    assert ours.best_index_ == theirs.best_index_
+    assert set(ours.scorer_) == {"T1", "r2"}
+
+
+def test_random_candidates_are_those_of_randomized_search(X_S):
+    distributions = {"learning_rate_init": loguniform(1e-4, 1e-2)}
+    ours = ReZSLSearchCV(quick(), distributions, n_iter=3, cv=2, random_state=5)
+    theirs = RandomizedSearchCV(
+        quick(),
+        distributions,
+        n_iter=3,
+        cv=ClassKFold(2),
+        random_state=5,
+        scoring=zero_shot_scorer,
+    )
+    same_results(ours.fit(*X_S).cv_results_, theirs.fit(*X_S).cv_results_)
+
+
+@contextlib.contextmanager
+def failed_fits(number):
+    """scikit-learn warns of failed fits, and of the scores that they leave."""
+    with (
+        pytest.warns(FitFailedWarning, match=f"{number} fits failed"),
+        pytest.warns(UserWarning, match="test scores are non-finite"),
+    ):
+        yield
+
+
+def test_a_candidate_that_fails_does_not_disturb_its_neighbours(X_S):
+    grid = {"learning_rate_init": [1e-2, 1e30], "learning_rate": ["constant"]}
+    estimator = quick(solver="sgd")
+    with failed_fits(2):
+        ours = ReZSLSearchCV(estimator, grid, cv=2).fit(*X_S)
+    scores = ours.cv_results_["mean_test_score"]
+    assert np.isnan(scores[1])
+    alone = ReZSLSearchCV(
+        estimator, {"learning_rate_init": [1e-2], "learning_rate": ["constant"]}, cv=2
+    ).fit(*X_S)
+    assert scores[0] == pytest.approx(alone.best_score_)
+    with pytest.raises(ValueError, match="Training diverged"):
+        ReZSLSearchCV(estimator, grid, cv=2, error_score="raise").fit(*X_S)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"learning_rate_init": -1.0},
+        {"regression_weight": 0.0, "classification_weight": 0.0},
+        {"dropout": "much"},
+    ],
+)
+def test_a_parameter_out_of_range_fails_alone(X_S, bad):
+    grid = [{"scale": [5.0]}, {name: [value] for name, value in bad.items()}]
+    with failed_fits(2):
+        ours = ReZSLSearchCV(quick(), grid, cv=2).fit(*X_S)
+    assert np.isfinite(ours.cv_results_["mean_test_score"]).tolist() == [True, False]
+
+
+def test_bad_data_is_a_sentence(X_S):
+    X, S = X_S[0].copy(), X_S[1]
+    X[3, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        ReZSLSearchCV(quick(), {"scale": [5.0, 9.0]}, cv=2, error_score="raise").fit(
+            X, S
+        )
+
+
+def test_other_estimators_are_sent_to_grid_search(X_S):
+    with pytest.raises(TypeError, match="Use scikit-learn's GridSearchCV"):
+        ReZSLSearchCV(Ridge(), {"alpha": [1.0]}).fit(*X_S)
+
+
+def test_verbose_counts_the_fits(X_S, capsys):
+    grid = {"hidden_layer_sizes": [(), (4,)]}
+    ReZSLSearchCV(quick(), grid, cv=2, verbose=1, refit=False).fit(*X_S)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("totalling 4 fits")
+    assert lines[-1] == "4 of 4 fits done"
