@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 
+from ._attention import AttentionRegressor
 from ._blocks import Rows
 from ._regressor import ReZSLRegressor, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
@@ -28,7 +29,8 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     Parameters
     ----------
     regressor : ReZSLRegressor or None, default=None
-        Predicts the attributes. None means ``ReZSLRegressor(random_state=0)``.
+        Predicts the attributes. None means ``ReZSLRegressor(random_state=0)``. With
+        an :class:`AttentionRegressor` X is of shape (n, r, d) wherever it is given.
 
     class_attributes : DataFrame, (classes, matrix) or None, default=None
         Attributes of all classes, seen and unseen: a DataFrame indexed by
@@ -203,6 +205,9 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         if self.regressor is None:
             return ReZSLRegressor(random_state=0)
         return clone(self.regressor)
+
+    def _takes_regions(self):
+        return isinstance(self.regressor, AttentionRegressor)
 
     def _fit_seen(self, X, group, classes):
         self.regressor_ = self._new_regressor()

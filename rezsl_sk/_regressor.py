@@ -304,6 +304,8 @@ class ReZSLRegressor(
     True
     """
 
+    _streams = True  # large files stay on the disk
+
     _parameter_constraints: dict = {
         "hidden_layer_sizes": ["array-like"],
         "loss": [StrOptions({"remse", "mse", "mae", "rmse", "bmc"})],
@@ -443,7 +445,7 @@ class ReZSLRegressor(
         MemoryError
             If the accelerator's memory does not suffice.
         """
-        X = open_rows(X)
+        X = open_rows(X, stream=self._streams)
         if isinstance(X, Rows):
             X = self._check_X(X, reset=True)
             return self._fit(X, None, *self._read_classes(X, y))
@@ -479,7 +481,7 @@ class ReZSLRegressor(
             scaling = self._first_pass(X, group, trained)
         elif not resume:
             mine = X if trained.all() else X[trained[group]]
-            scaling = FeatureScaling(self.feature_scaling).fit(mine)
+            scaling = self._new_scaling().fit(mine)
         if not resume:
             self._set_scaling(scaling, prototypes[trained])
             self._initialise(X.shape[1], X.dtype, generator)
@@ -540,7 +542,7 @@ class ReZSLRegressor(
                 "part of the classes. Set early_stopping=False."
             )
         first = not hasattr(self, "coefs_")
-        X = open_rows(X)
+        X = open_rows(X, stream=self._streams)
         if isinstance(X, Rows):
             raise ValueError(
                 f"partial_fit takes rows in memory, but X is a file of {X.shape[0]} x "
@@ -570,7 +572,7 @@ class ReZSLRegressor(
             random_state = check_random_state(self.random_state)
             self._seed = int(random_state.randint(np.iinfo(np.int32).max))
             generator = torch.Generator().manual_seed(self._seed)
-            self._set_scaling(FeatureScaling(self.feature_scaling).fit(X), table)
+            self._set_scaling(self._new_scaling().fit(X), table)
             self._initialise(X.shape[1], X.dtype, generator)
             self.validation_classes_ = np.empty(0, dtype=np.intp)
             self.error_matrix_ = np.empty((0, S.shape[1]), dtype=X.dtype)
@@ -643,7 +645,7 @@ class ReZSLRegressor(
         names, n_classes, score = self._ranking(prototypes, classes)
         X = self._check_X(X)
         best = np.empty(len(X), dtype=np.intp)
-        for rows, block in blocks(X, score_rows(n_classes)):
+        for rows, block in blocks(X, min(self._rows_at_once, score_rows(n_classes))):
             best[rows] = score(block).argmax(axis=1)
         return best if names is None else names[best]
 
@@ -671,7 +673,7 @@ class ReZSLRegressor(
         return X, S
 
     def _check_X(self, X, reset=False):
-        X = open_rows(X)
+        X = open_rows(X, stream=self._streams)
         if isinstance(X, Rows):
             # Their values are checked when they are read.
             validate_data(self, np.zeros((1, X.shape[1])), reset=reset)
@@ -735,7 +737,7 @@ class ReZSLRegressor(
                 X.held_out.take(part, block)
                 yield block if trained.all() else block[mine[part]]
 
-        scaling = FeatureScaling(self.feature_scaling)
+        scaling = self._new_scaling()
         scaling.fit_blocks(passing(), X.shape[1], X.dtype)
         X.checked = True
         return scaling
@@ -807,6 +809,9 @@ class ReZSLRegressor(
         varying = prototypes[:, self._space.varying].astype(np.float64)
         self._mean_length = float(np.linalg.norm(varying, axis=1).mean())
 
+    def _new_scaling(self):
+        return FeatureScaling(self.feature_scaling)
+
     def _from_space(self, output):
         """Outputs of the head (n, a') as attributes in the units of S."""
         if self._l2:
@@ -816,6 +821,15 @@ class ReZSLRegressor(
     def _initialise(self, n_features, dtype, generator):
         sizes = (n_features, *self.hidden_layer_sizes, len(self._space.varying))
         self.coefs_, self.intercepts_ = initial_arrays(sizes, dtype, generator)
+
+    def _new_heads(self, device):
+        """The network, with the weights of `coefs_` and `intercepts_`."""
+        return Heads(
+            [(self.coefs_, self.intercepts_)],
+            dropout=self.dropout,
+            seed=self._seed,
+            device=device,
+        )
 
     # ---- training -----------------------------------------------------------
 
@@ -899,12 +913,7 @@ class ReZSLRegressor(
         objective = self._objective(
             as_tensor(targets[trained], device), classification_weight, partial
         )
-        heads = Heads(
-            [(self.coefs_, self.intercepts_)],
-            dropout=self.dropout,
-            seed=self._seed,
-            device=device,
-        )
+        heads = self._new_heads(device)
         sampler = make_sampler(
             of_row,
             kind=self.sampler,
@@ -1104,7 +1113,9 @@ class ReZSLRegressor(
         sides, key = {} if sides is None else sides, (self._seed, self.feature_scaling)
         if key not in sides:
             varying = P[:, self._space.varying]
-            sides[key] = FeatureSide().fit(x, number, varying, self._seed, some)
+            sides[key] = FeatureSide().fit(
+                self._side_input(x), number, varying, self._seed, some
+            )
         self._side = sides[key]
         if some is not None:
             x = some[0]
@@ -1112,7 +1123,7 @@ class ReZSLRegressor(
         space = self._space.transform(P)
         spread = [
             prototype_scores(self._head_outputs(x[part]), space).std(axis=1)
-            for part in gen_batches(len(x), PREDICT_ROWS)
+            for part in gen_batches(len(x), self._rows_at_once)
             if space.any(axis=1).all()
         ]
         spread = float(np.concatenate(spread).mean()) if spread else 1.0
@@ -1125,18 +1136,27 @@ class ReZSLRegressor(
         output = np.empty(
             (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
         )
-        for rows, block in blocks(X, PREDICT_ROWS):
+        for rows, block in blocks(X, self._rows_at_once):
             output[rows] = self._head_outputs(self._features.transform(block))
         return output
 
     def _head_outputs(self, x):
         return forward_arrays(x, self.coefs_, self.intercepts_)
 
+    def _side_input(self, x):
+        """What the feature side is given of scaled x (n, d)."""
+        return x
+
+    @property
+    def _rows_at_once(self):
+        """How many rows are scaled and predicted at a time."""
+        return PREDICT_ROWS
+
     def _scores(self, X, prototypes, names=None):
         """Scores (n, k) of checked X for prototypes (k, a) in raw units."""
         score = self._scorer(prototypes, names)
         scores = np.empty((len(X), len(prototypes)), dtype=self.coefs_[0].dtype)
-        for rows, block in blocks(X, PREDICT_ROWS):
+        for rows, block in blocks(X, self._rows_at_once):
             scores[rows] = score(block)
         return scores
 
@@ -1161,7 +1181,8 @@ class ReZSLRegressor(
         def score(X):
             x = self._features.transform(X)
             by_attributes = compare(self._finite(self._head_outputs(x)))
-            by_features = self._side.similarities(x, weights) * self._side_unit
+            by_features = self._side.similarities(self._side_input(x), weights)
+            by_features *= self._side_unit
             return by_attributes + self.feature_weight * (by_features - by_attributes)
 
         return score
@@ -1193,7 +1214,7 @@ class ReZSLRegressor(
         if self._l2:
             targets = unit_rows(targets)
         total = np.zeros((n_classes, len(self._space.varying)))
-        for rows, block in blocks(X, PREDICT_ROWS):
+        for rows, block in blocks(X, self._rows_at_once):
             output = self._outputs(block)
             if self._l2:
                 output = unit_rows(output)

@@ -595,7 +595,8 @@ def _likeness(estimator):
         regressor.loss == "remse" and regressor.statistics == "batch"
     )
     alone = (
-        not (known and fused)
+        type(regressor) is not ReZSLRegressor  # a subclass has another network
+        or not (known and fused)
         or regressor.early_stopping
         or regressor.warm_start
         or regressor.verbose
@@ -616,7 +617,8 @@ def _is_scalar(value):
 def _sizes(estimator, X, y):
     """Rows, features, attributes and classes of the data."""
     y = np.asarray(y)
-    n, d = X.shape if hasattr(X, "shape") else np.shape(X)
+    n, *rest = X.shape if hasattr(X, "shape") else np.shape(X)
+    d = math.prod(rest)  # regions have an axis of their own
     if isinstance(estimator, ZeroShotClassifier):
         K = a = len(np.unique(y))
         table = estimator.class_attributes

@@ -289,16 +289,21 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     # ---- fitting and scoring ------------------------------------------------
 
+    def _takes_regions(self):
+        """Whether X may be of shape (n, r, d)."""
+        return False
+
     def _start_fit(self, X, y):
         """Checked X (n, d) and the number of each row's class (n,)."""
-        X = open_rows(X, stream=self._streams)
+        regions = self._takes_regions()
+        X = open_rows(X, stream=self._streams and not regions)
         if isinstance(X, Rows):
             # Their values are checked when they are read.
             validate_data(self, np.zeros((1, X.shape[1])))
             y = validate_data(self, y=y)
             check_consistent_length(X, y)
         else:
-            X, y = validate_data(self, X, y)
+            X, y = validate_data(self, X, y, allow_nd=regions)
         check_classification_targets(y)
         self.classes_, group = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -358,11 +363,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _check_X(self, X):
         check_is_fitted(self)
-        X = open_rows(X, stream=self._streams)
+        regions = self._takes_regions()
+        X = open_rows(X, stream=self._streams and not regions)
         if isinstance(X, Rows):
             validate_data(self, np.zeros((1, X.shape[1])), reset=False)
             return X
-        return validate_data(self, X, reset=False)
+        return validate_data(self, X, reset=False, allow_nd=regions)
 
     def _candidate_scores(self, X, names):
         """Scores (n, len(names)) without penalty, for any classes of the table."""

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.utils import check_array, check_random_state
 
+from ._attention_maps import AttentionMapDisplay
 from ._views import (
     attribute_view,
     final_estimator,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswerGridDisplay",
+    "AttentionMapDisplay",
     "AttributeErrorDisplay",
     "ErrorMatrixDisplay",
     "LossCurveDisplay",

@@ -99,6 +99,13 @@ def test_a_look_inside_counts_what_the_figures_show(tmp_path):
     assert hardest > 1  # worse than always predicting the mean
 
 
+def test_attributes_find_their_places(tmp_path):
+    out = run("plot_attention_over_regions.py", cwd=tmp_path)
+    pooled = figures(r"mean over regions, \w+: (\S+)", out)
+    attention = figures(r"attention, [^:]+: (\S+)", out)
+    assert len(attention) == 2 and min(attention) > max(pooled) + 0.1
+
+
 @missing("PIL")
 def test_a_backbone_of_ones_own(tmp_path):
     out = run("plot_custom_backbone.py", cwd=tmp_path)

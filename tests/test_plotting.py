@@ -574,6 +574,12 @@ def test_each_display_draws_again_on_given_axes(clf, data, test, pictures):
         plotting.AnswerGridDisplay.from_predictions(
             names, names, paths=paths, root=root
         ),
+        plotting.AttentionMapDisplay.from_predictions(
+            np.full((2, 1, 4), 0.25),
+            names=[["fur"], ["fin"]],
+            paths=paths[:2],
+            root=root,
+        ),
     ]
     assert {type(display).__name__ for display in displays} == set(plotting.__all__)
     for display in displays:

@@ -5,6 +5,7 @@ COURSE = [
     "plot_grid_search.py",
     "plot_gzsl_calibration.py",
     "plot_look_inside.py",
+    "plot_attention_over_regions.py",
     "plot_unseen_digits.py",
     "plot_unseen_pictures.py",
     "plot_custom_backbone.py",
