@@ -50,10 +50,11 @@ class FeatureSide:
         similarities to the seen classes.
     """
 
-    def fit(self, X, group, prototypes, seed):
+    def fit(self, X, group, prototypes, seed, choice=None):
         """Learn from scaled X (n, d), class numbers (n,) and prototypes (K, a).
 
-        Attributes that do not vary must have been left out of `prototypes`.
+        Attributes that do not vary must have been left out of `prototypes`. With
+        a `choice` given no folds are run.
         """
         rng = np.random.default_rng(seed)
         d, K = X.shape[1], len(prototypes)
@@ -75,8 +76,8 @@ class FeatureSide:
             F = self.features(X[rows])
             gram += F.T @ F
             sums += class_sums(F, group[rows], K)
-        self.choice = dict(DEFAULTS)
-        if K >= 4:
+        self.choice = dict(DEFAULTS if choice is None else choice)
+        if choice is None and K >= 4:
             self.choice = self._choose(X, group, count, gram, sums, prototypes, rng)
         self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes)
         W = _ridge(gram, len(X), sums, self.choice["feature_penalty"])
