@@ -13,7 +13,8 @@ from sklearn.utils import gen_batches
 
 from ._scaling import BLOCK_ROWS, class_sums, unit_rows
 
-MOST_RANDOM = 1024  # random hidden units beside the features, one for 4 rows at most
+N_DRAWS = 3  # of random hidden units
+MOST_RANDOM = 1024  # random hidden units of a draw, one for 4 rows at most
 LAPLACE_SHARE = 0.3  # of the class kernel; the rest is linear
 N_FOLDS = 5
 FEATURE_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -33,12 +34,15 @@ class FeatureSide:
     .. math::
         v(s) = W\,(\kappa(S, S) + \lambda I)^{-1} \kappa(S, s),
 
-    and a sample's similarity to it is cos(f(x), v(s)). The class kernel κ is
+    and a sample's similarity to it is cos(f(x), v(s)), averaged over a few draws
+    of R and b with an f and a v each: one draw has its whims. The class kernel κ is
     linear in the centred attributes for the most part, which is ESZSL
     (Romera-Paredes & Torr 2015) in its dual form, and Laplacian for the rest,
     which tells many classes of few attributes apart. The two penalties, and
     whether the linear kernel takes attributes as given or divided by their
-    range, are chosen on class-disjoint folds of the seen classes.
+    range, are chosen on class-disjoint folds of the seen classes, by the
+    cross-entropy of held-out classes; it tells candidates apart that name equally
+    many samples.
 
     Attributes
     ----------
@@ -50,39 +54,35 @@ class FeatureSide:
         similarities to the seen classes.
     """
 
-    def fit(self, X, group, prototypes, seed, choice=None):
+    def fit(self, X, group, prototypes, seed):
         """Learn from scaled X (n, d), class numbers (n,) and prototypes (K, a).
 
-        Attributes that do not vary must have been left out of `prototypes`. With
-        a `choice` given no folds are run.
+        Attributes that do not vary must have been left out of `prototypes`.
         """
         rng = np.random.default_rng(seed)
-        d, K = X.shape[1], len(prototypes)
+        K = len(prototypes)
         m = max(1, min(MOST_RANDOM, len(X) // 4))
-        self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
-        # Rows of length sqrt(d) give the random units' inputs a variance of 1.
-        self.R = (rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
-        self.b = (0.5 * rng.normal(size=m)).astype(X.dtype)
-        self.random_mean = np.zeros(m, dtype=X.dtype)
-        total = np.zeros(m)
-        for rows in gen_batches(len(X), BLOCK_ROWS):
-            total += self._random(self._centred(X[rows])).sum(axis=0, dtype=np.float64)
-        self.random_mean = (total / len(X)).astype(X.dtype)
+        self.draws = [RandomUnits(m, rng).fit(X) for _ in range(N_DRAWS)]
 
         count = np.bincount(group, minlength=K)
-        gram = np.zeros((d + m, d + m), dtype=X.dtype)
-        sums = np.zeros((K, d + m))
+        width = X.shape[1] + m
+        grams = np.zeros((N_DRAWS, width, width), dtype=X.dtype)
+        sums = np.zeros((N_DRAWS, K, width))
         for rows in gen_batches(len(X), BLOCK_ROWS):
-            F = self.features(X[rows])
-            gram += F.T @ F
-            sums += class_sums(F, group[rows], K)
-        self.choice = dict(DEFAULTS if choice is None else choice)
-        if choice is None and K >= 4:
-            self.choice = self._choose(X, group, count, gram, sums, prototypes, rng)
+            for draw, F in enumerate(self.features(X[rows])):
+                grams[draw] += F.T @ F
+                sums[draw] += class_sums(F, group[rows], K)
+        self.choice = dict(DEFAULTS)
+        if K >= 4:
+            self.choice = self._choose(X, group, count, grams, sums, prototypes, rng)
         self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes)
-        W = _ridge(gram, len(X), sums, self.choice["feature_penalty"])
-        self.coef = (W @ self._kernel.dual(self.choice["class_penalty"])).astype(
-            X.dtype
+        dual = self._kernel.dual(self.choice["class_penalty"])
+        penalty = self.choice["feature_penalty"]
+        self.coef = np.stack(
+            [
+                (_ridge(gram, len(X), of_class, penalty) @ dual).astype(X.dtype)
+                for gram, of_class in zip(grams, sums, strict=True)
+            ]
         )
         V = self.weights(prototypes)
         spread = [
@@ -93,19 +93,121 @@ class FeatureSide:
         return self
 
     def features(self, X):
+        """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d')."""
+        for units in self.draws:
+            yield units.features(X)
+
+    def weights(self, prototypes):
+        """v(s) of classes (k, a), of length 1: an array of shape (draws, k, d')."""
+        k = self._kernel(prototypes).astype(self.coef.dtype)
+        return np.stack([unit_rows(k @ coef.T) for coef in self.coef])
+
+    def similarities(self, X, V):
+        """Mean cosines (n, k) of scaled X (n, d) with weights V (draws, k, d')."""
+        total = 0
+        for F, weights in zip(self.features(X), V, strict=True):
+            total = total + unit_rows(F) @ weights.T
+        return total / np.asarray(len(V), dtype=total.dtype)
+
+    def _choose(self, X, group, count, grams, sums, prototypes, rng):
+        """The values that tell held-out seen classes best, over all folds."""
+        K = len(prototypes)
+        grid = list(
+            itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
+        )
+        evidence = dict.fromkeys(grid, 0.0)
+        folds = KFold(
+            min(N_FOLDS, K // 2), shuffle=True, random_state=int(rng.integers(2**31))
+        )
+        for kept, held in folds.split(prototypes):
+            rows = np.flatnonzero(np.isin(group, held))
+            blocks = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
+            rest, n = grams.copy(), len(X) - len(rows)
+            for block in blocks:
+                for gram, F in zip(rest, self.features(X[block]), strict=True):
+                    gram -= F.T @ F
+            # Of each draw: weights of the kept classes for each penalty, (d', k).
+            weights = [
+                {
+                    penalty: _ridge(gram, n, of_class[kept], penalty)
+                    for penalty in FEATURE_PENALTIES
+                }
+                for gram, of_class in zip(rest, sums, strict=True)
+            ]
+            # Of each candidate and draw: weights of the held-out classes as
+            # mixtures of those of the kept ones (k, h), brought to length 1.
+            mixtures = {candidate: [] for candidate in grid}
+            kernels = {
+                unit: ClassKernel(unit).fit(prototypes[kept])
+                for unit in ("given", "range")
+            }
+            raw = {
+                (unit, penalty): kernel.dual(penalty) @ kernel(prototypes[held]).T
+                for unit, kernel in kernels.items()
+                for penalty in CLASS_PENALTIES
+            }
+            for of_draw in weights:
+                inner = {penalty: W.T @ W for penalty, W in of_draw.items()}
+                for unit, feature_penalty, class_penalty in grid:
+                    A = raw[unit, class_penalty]
+                    length = np.sqrt(((inner[feature_penalty] @ A) * A).sum(axis=0))
+                    mixtures[unit, feature_penalty, class_penalty].append(
+                        A / np.where(length > 0, length, 1)
+                    )
+            for block in blocks:
+                of_row = np.searchsorted(held, group[block])
+                vote = 1 / count[group[block]]  # one per class
+                scores = [
+                    {penalty: F @ W for penalty, W in of_draw.items()}
+                    for F, of_draw in zip(self.features(X[block]), weights, strict=True)
+                ]
+                for candidate, of_draws in mixtures.items():
+                    # Rows f(x) all have one length, so this is a mean of cosines.
+                    mean = sum(
+                        of_penalty[candidate[1]] @ A
+                        for of_penalty, A in zip(scores, of_draws, strict=True)
+                    )
+                    evidence[candidate] += (vote * _log_share(mean, of_row)).sum()
+        best = max(grid, key=evidence.__getitem__)
+        return dict(
+            zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)
+        )
+
+
+class RandomUnits:
+    """f(x) = [x, relu(Rx + b)], both parts centred and of fixed length.
+
+    Parameters
+    ----------
+    m : int
+        Number of units.
+
+    rng : NumPy Generator
+        Draws R and b.
+    """
+
+    def __init__(self, m, rng):
+        self.m, self.rng = m, rng
+
+    def fit(self, X):
+        """Draw for scaled X (n, d), and learn the means."""
+        d, m = X.shape[1], self.m
+        self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
+        # Rows of length sqrt(d) give the units' inputs a variance of 1.
+        self.R = (self.rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
+        self.b = (0.5 * self.rng.normal(size=m)).astype(X.dtype)
+        del self.rng
+        total = np.zeros(m)
+        for rows in gen_batches(len(X), BLOCK_ROWS):
+            total += self._random(self._centred(X[rows])).sum(axis=0, dtype=np.float64)
+        self.random_mean = (total / len(X)).astype(X.dtype)
+        return self
+
+    def features(self, X):
         """f(x) of scaled X (n, d): an array of shape (n, d')."""
         X = self._centred(X)
         H = unit_rows(self._random(X) - self.random_mean)
         return np.hstack([X, H * np.asarray(np.sqrt(H.shape[1]), dtype=H.dtype)])
-
-    def weights(self, prototypes):
-        """v(s) of classes (k, a), of length 1: an array of shape (k, d')."""
-        k = self._kernel(prototypes).astype(self.coef.dtype)
-        return unit_rows(k @ self.coef.T)
-
-    def similarities(self, X, V):
-        """Cosines (n, k) of scaled X (n, d) with class weights V (k, d')."""
-        return unit_rows(self.features(X)) @ V.T
 
     def _centred(self, X):
         X = unit_rows(X - self.mean)
@@ -113,56 +215,6 @@ class FeatureSide:
 
     def _random(self, X):
         return np.maximum(X @ self.R + self.b, 0)
-
-    def _choose(self, X, group, count, gram, sums, prototypes, rng):
-        """The values that name held-out seen classes best, over all folds."""
-        K = len(prototypes)
-        grid = list(
-            itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
-        )
-        hits = dict.fromkeys(grid, 0.0)
-        folds = KFold(
-            min(N_FOLDS, K // 2), shuffle=True, random_state=int(rng.integers(2**31))
-        )
-        for kept, held in folds.split(prototypes):
-            rows = np.flatnonzero(np.isin(group, held))
-            blocks = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
-            rest, n = gram.copy(), len(X) - len(rows)
-            for block in blocks:
-                F = self.features(X[block])
-                rest -= F.T @ F
-            weights = [
-                _ridge(rest, n, sums[kept], penalty) for penalty in FEATURE_PENALTIES
-            ]
-            inner = [W.T @ W for W in weights]
-            # Of each candidate: weights of the held-out classes as mixtures of
-            # those of the kept ones (k, h), brought to length 1.
-            mixtures = {}
-            for unit in ("given", "range"):
-                kernel = ClassKernel(unit).fit(prototypes[kept])
-                between = kernel(prototypes[held]).T
-                for class_penalty in CLASS_PENALTIES:
-                    A = kernel.dual(class_penalty) @ between
-                    for feature_penalty, WW in zip(
-                        FEATURE_PENALTIES, inner, strict=True
-                    ):
-                        length = np.sqrt(((WW @ A) * A).sum(axis=0))
-                        candidate = unit, feature_penalty, class_penalty
-                        mixtures[candidate] = A / np.where(length > 0, length, 1)
-            for block in blocks:
-                F = self.features(X[block])
-                of_row = np.searchsorted(held, group[block])
-                scores = {
-                    penalty: F @ W
-                    for penalty, W in zip(FEATURE_PENALTIES, weights, strict=True)
-                }
-                for candidate, A in mixtures.items():
-                    hit = (scores[candidate[1]] @ A).argmax(axis=1) == of_row
-                    hits[candidate] += (hit / count[group[block]]).sum()
-        best = max(grid, key=hits.__getitem__)
-        return dict(
-            zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)
-        )
 
 
 class ClassKernel:
@@ -216,3 +268,12 @@ def _ridge(gram, n, sums, penalty):
     A[np.diag_indices_from(A)] += A.dtype.type(penalty)
     right = (sums.T / n).astype(A.dtype)
     return cho_solve(cho_factor(A, overwrite_a=True), right)
+
+
+def _log_share(scores, of_row):
+    """Log-softmax (n,) of the true class in scores (n, k), standardised per row."""
+    scores = scores - scores.mean(axis=1, keepdims=True)
+    spread = scores.std(axis=1, keepdims=True)
+    scores /= np.where(spread > 0, spread, 1)
+    true = scores[np.arange(len(scores)), of_row]
+    return true - np.log(np.exp(scores).sum(axis=1))
