@@ -123,6 +123,7 @@ def one_split(data, number, max_per_class):
             for name, value in kept.items():
                 setattr(feature_side, name, value)
 
+    side("features: one draw of random units", N_DRAWS=1)
     side("features: without the Laplacian kernel", LAPLACE_SHARE=0.0)
     side("features: without random units", MOST_RANDOM=1)
     side(
