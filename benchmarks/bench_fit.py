@@ -24,8 +24,8 @@ from rezsl_sk.losses import ReMSELoss
 # rows of training, features, attributes, seen classes; epochs to time
 SIZES = {
     "CUB": (7057, 2048, 312, 150, 10),
-    "AWA2": (23527, 2048, 85, 40, 4),
-    "SUN": (10320, 2048, 102, 645, 5),
+    "AWA2": (23527, 2048, 85, 40, 10),
+    "SUN": (10320, 2048, 102, 645, 10),
     "SNU": (6750, 128, 7, 135, 20),
 }
 BATCH = 256

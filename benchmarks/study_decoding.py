@@ -123,6 +123,7 @@ def one_split(data, number, max_per_class):
             for name, value in kept.items():
                 setattr(feature_side, name, value)
 
+    side("features: one draw of random units", N_DRAWS=1)
     side("features: without the Laplacian kernel", LAPLACE_SHARE=0.0)
     side("features: without random units", MOST_RANDOM=1)
     side(
@@ -157,7 +158,7 @@ def one_split(data, number, max_per_class):
 
 def fitted(X, S, group, **parameters):
     """The default estimator on labels (n,), numbers of the rows of S."""
-    reg = ReZSLRegressor(random_state=0, device="cpu", **parameters)
+    reg = ReZSLRegressor(**{"random_state": 0, "device": "cpu", **parameters})
     X, targets = reg._check_X_S(X, S[group], reset=True)
     return reg._fit(X, targets, S.astype(targets.dtype), group, is_table=True)
 

@@ -14,7 +14,8 @@ from sklearn.utils import gen_batches
 from ._blocks import blocks
 from ._scaling import BLOCK_ROWS, class_sums, unit_rows
 
-MOST_RANDOM = 1024  # random hidden units beside the features, one for 4 rows at most
+N_DRAWS = 3  # of random hidden units
+MOST_RANDOM = 1024  # random hidden units of a draw, one for 4 rows at most
 LAPLACE_SHARE = 0.3  # of the class kernel; the rest is linear
 N_FOLDS = 5
 FEATURE_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -34,12 +35,15 @@ class FeatureSide:
     .. math::
         v(s) = W\,(\kappa(S, S) + \lambda I)^{-1} \kappa(S, s),
 
-    and a sample's similarity to it is cos(f(x), v(s)). The class kernel κ is
+    and a sample's similarity to it is cos(f(x), v(s)), averaged over a few draws
+    of R and b with an f and a v each: one draw has its whims. The class kernel κ is
     linear in the centred attributes for the most part, which is ESZSL
     (Romera-Paredes & Torr 2015) in its dual form, and Laplacian for the rest,
     which tells many classes of few attributes apart. The two penalties, and
     whether the linear kernel takes attributes as given or divided by their
-    range, are chosen on class-disjoint folds of the seen classes.
+    range, are chosen on class-disjoint folds of the seen classes, by the
+    cross-entropy of held-out classes; it tells candidates apart that name equally
+    many samples.
 
     Attributes
     ----------
@@ -62,19 +66,10 @@ class FeatureSide:
         is `sample`: some rows in memory and their class numbers.
         """
         rng = np.random.default_rng(seed)
-        d, K = X.shape[1], len(prototypes)
+        K = len(prototypes)
         m = max(1, min(MOST_RANDOM, len(X) // 4))
         some, of_some = (X, group) if sample is None else sample
-        self.mean = some.mean(axis=0, dtype=np.float64).astype(X.dtype)
-        # Rows of length sqrt(d) give the random units' inputs a variance of 1.
-        self.R = (rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
-        self.b = (0.5 * rng.normal(size=m)).astype(X.dtype)
-        self.random_mean = np.zeros(m, dtype=X.dtype)
-        total = np.zeros(m)
-        for rows in gen_batches(len(some), BLOCK_ROWS):
-            H = self._random(self._centred(some[rows]))
-            total += H.sum(axis=0, dtype=np.float64)
-        self.random_mean = (total / len(some)).astype(X.dtype)
+        self.draws = [RandomUnits(m, rng).fit(some) for _ in range(N_DRAWS)]
 
         folds = []
         if K >= 4:
@@ -84,14 +79,9 @@ class FeatureSide:
                 random_state=int(rng.integers(2**31)),
             )
             folds = list(folds.split(prototypes))
-        # One sum for each fold spares a second pass over a file; rows in memory
-        # are gone through again instead, and need one sum.
-        fold_of = np.zeros(K, dtype=np.intp)
-        if sample is not None:
-            for number, (_, held) in enumerate(folds):
-                fold_of[held] = number
-        grams, sums = self._sums(X, group, fold_of)
-        gram = grams[0] if len(grams) == 1 else grams.sum(axis=0)
+        grams, held_grams, sums = self._sums(
+            X, group, K, folds if sample is not None else []
+        )
         self.choice = dict(DEFAULTS)
         if folds:
             self.choice = self._choose(
@@ -100,15 +90,19 @@ class FeatureSide:
                 prototypes,
                 folds,
                 np.bincount(group, minlength=K),
-                gram,
-                grams if sample is not None else None,
-                sums,
+                grams[0],
+                held_grams,
+                sums[0],
             )
-        del grams
+        del held_grams
         self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes)
-        W = _ridge(gram, len(X), sums, self.choice["feature_penalty"])
-        self.coef = (W @ self._kernel.dual(self.choice["class_penalty"])).astype(
-            X.dtype
+        dual = self._kernel.dual(self.choice["class_penalty"])
+        penalty = self.choice["feature_penalty"]
+        self.coef = np.stack(
+            [
+                (_ridge(gram, len(X), of_class, penalty) @ dual).astype(X.dtype)
+                for gram, of_class in zip(grams, sums, strict=True)
+            ]
         )
         V = self.weights(prototypes)
         spread = [
@@ -119,54 +113,72 @@ class FeatureSide:
         return self
 
     def features(self, X):
-        """f(x) of scaled X (n, d): an array of shape (n, d')."""
-        X = self._centred(X)
-        H = unit_rows(self._random(X) - self.random_mean)
-        return np.hstack([X, H * np.asarray(np.sqrt(H.shape[1]), dtype=H.dtype)])
+        """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d')."""
+        for units in self.draws:
+            yield units.features(X)
 
     def weights(self, prototypes):
-        """v(s) of classes (k, a), of length 1: an array of shape (k, d')."""
+        """v(s) of classes (k, a), of length 1: an array of shape (draws, k, d')."""
         k = self._kernel(prototypes).astype(self.coef.dtype)
-        return unit_rows(k @ self.coef.T)
+        return np.stack([unit_rows(k @ coef.T) for coef in self.coef])
 
     def similarities(self, X, V):
-        """Cosines (n, k) of scaled X (n, d) with class weights V (k, d')."""
-        return unit_rows(self.features(X)) @ V.T
+        """Mean cosines (n, k) of scaled X (n, d) with weights V (draws, k, d')."""
+        total = 0
+        for F, weights in zip(self.features(X), V, strict=True):
+            total = total + unit_rows(F) @ weights.T
+        return total / np.asarray(len(V), dtype=total.dtype)
 
-    def _centred(self, X):
-        X = unit_rows(X - self.mean)
-        return X * np.asarray(np.sqrt(X.shape[1]), dtype=X.dtype)
+    def _sums(self, X, group, n_classes, folds):
+        """Sums over all rows, in one pass, which is what a file allows.
 
-    def _random(self, X):
-        return np.maximum(X @ self.R + self.b, 0)
+        Returns
+        -------
+        grams : ndarray of shape (draws, d', d')
 
-    def _sums(self, X, group, fold_of):
-        """Gram matrices (folds, d', d') of the rows whose classes `fold_of` (K,)
-        puts into each fold, and sums (K, d') of the rows of each class.
+        held_grams : ndarray of shape (folds, d', d') or None
+            The part of the first draw's Gram matrix that is due to the classes
+            that each fold holds out. Rows in memory are gone through again
+            instead (no folds are given), which takes less room.
+
+        sums : ndarray of shape (draws, K, d')
+            Of the rows of each class.
         """
-        width = len(self.mean) + len(self.b)
-        grams = np.zeros((fold_of.max() + 1, width, width), dtype=X.dtype)
-        sums = np.zeros((len(fold_of), width))
+        width = X.shape[1] + self.draws[0].m
+        fold_of = np.zeros(n_classes, dtype=np.intp)
+        for number, (_, held) in enumerate(folds):
+            fold_of[held] = number
+        grams = np.zeros((len(self.draws), width, width), dtype=X.dtype)
+        held_grams = np.zeros((len(folds), width, width), dtype=X.dtype)
+        sums = np.zeros((len(self.draws), n_classes, width))
         for rows, block in blocks(X, BLOCK_ROWS):
-            F, fold = self.features(block), fold_of[group[rows]]
-            for number in np.unique(fold):
-                part = F if len(grams) == 1 else F[fold == number]
-                grams[number] += part.T @ part
-            sums += class_sums(F, group[rows], len(fold_of))
-        return grams, sums
+            fold = fold_of[group[rows]]
+            for draw, F in enumerate(self.features(block)):
+                sums[draw] += class_sums(F, group[rows], n_classes)
+                if draw or not folds:
+                    grams[draw] += F.T @ F
+                    continue
+                for number in np.unique(fold):
+                    part = F[fold == number]
+                    held_grams[number] += part.T @ part
+        if folds:
+            grams[0] = held_grams.sum(axis=0)
+        return grams, held_grams if folds else None, sums
 
     def _choose(self, X, group, prototypes, folds, n_of_class, gram, held_grams, sums):
-        """The values that name held-out seen classes best, over all folds.
+        """The values that tell held-out seen classes best, over all folds.
 
-        n_of_class (K,), gram and sums are those of all rows, of which X (n, d) may
-        be a sample; `held_grams`, the part of gram of each fold's held-out rows,
-        is needed then, and computed from X otherwise.
+        By the first draw: what is chosen hardly depends on it, and the others
+        would take as long again. n_of_class (K,), gram and sums are those of all
+        rows, of which X (n, d) may be a sample; `held_grams`, the part of gram of
+        each fold's held-out rows, is needed then, and computed from X otherwise.
         """
+        units = self.draws[0]
         count = np.bincount(group, minlength=len(prototypes))
         grid = list(
             itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
         )
-        hits = dict.fromkeys(grid, 0.0)
+        evidence = dict.fromkeys(grid, 0.0)
         for number, (kept, held) in enumerate(folds):
             rows = np.flatnonzero(np.isin(group, held))
             parts = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
@@ -176,12 +188,13 @@ class FeatureSide:
             else:
                 rest = gram.copy()
                 for part in parts:
-                    F = self.features(X[part])
+                    F = units.features(X[part])
                     rest -= F.T @ F
-            weights = [
-                _ridge(rest, n, sums[kept], penalty) for penalty in FEATURE_PENALTIES
-            ]
-            inner = [W.T @ W for W in weights]
+            weights = {
+                penalty: _ridge(rest, n, sums[kept], penalty)
+                for penalty in FEATURE_PENALTIES
+            }
+            inner = {penalty: W.T @ W for penalty, W in weights.items()}
             # Of each candidate: weights of the held-out classes as mixtures of
             # those of the kept ones (k, h), brought to length 1.
             mixtures = {}
@@ -190,26 +203,66 @@ class FeatureSide:
                 between = kernel(prototypes[held]).T
                 for class_penalty in CLASS_PENALTIES:
                     A = kernel.dual(class_penalty) @ between
-                    for feature_penalty, WW in zip(
-                        FEATURE_PENALTIES, inner, strict=True
-                    ):
+                    for feature_penalty, WW in inner.items():
                         length = np.sqrt(((WW @ A) * A).sum(axis=0))
                         candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
             for part in parts:
-                F = self.features(X[part])
+                F = units.features(X[part])
                 of_row = np.searchsorted(held, group[part])
-                scores = {
-                    penalty: F @ W
-                    for penalty, W in zip(FEATURE_PENALTIES, weights, strict=True)
-                }
+                vote = 1 / count[group[part]]  # one per class
+                scores = {penalty: F @ W for penalty, W in weights.items()}
                 for candidate, A in mixtures.items():
-                    hit = (scores[candidate[1]] @ A).argmax(axis=1) == of_row
-                    hits[candidate] += (hit / count[group[part]]).sum()
-        best = max(grid, key=hits.__getitem__)
+                    # Rows f(x) all have one length, so these are cosines.
+                    share = _log_share(scores[candidate[1]] @ A, of_row)
+                    evidence[candidate] += (vote * share).sum()
+        best = max(grid, key=evidence.__getitem__)
         return dict(
             zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)
         )
+
+
+class RandomUnits:
+    """f(x) = [x, relu(Rx + b)], both parts centred and of fixed length.
+
+    Parameters
+    ----------
+    m : int
+        Number of units.
+
+    rng : NumPy Generator
+        Draws R and b.
+    """
+
+    def __init__(self, m, rng):
+        self.m, self.rng = m, rng
+
+    def fit(self, X):
+        """Draw for scaled X (n, d), and learn the means."""
+        d, m = X.shape[1], self.m
+        self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
+        # Rows of length sqrt(d) give the units' inputs a variance of 1.
+        self.R = (self.rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
+        self.b = (0.5 * self.rng.normal(size=m)).astype(X.dtype)
+        del self.rng
+        total = np.zeros(m)
+        for rows in gen_batches(len(X), BLOCK_ROWS):
+            total += self._random(self._centred(X[rows])).sum(axis=0, dtype=np.float64)
+        self.random_mean = (total / len(X)).astype(X.dtype)
+        return self
+
+    def features(self, X):
+        """f(x) of scaled X (n, d): an array of shape (n, d')."""
+        X = self._centred(X)
+        H = unit_rows(self._random(X) - self.random_mean)
+        return np.hstack([X, H * np.asarray(np.sqrt(H.shape[1]), dtype=H.dtype)])
+
+    def _centred(self, X):
+        X = unit_rows(X - self.mean)
+        return X * np.asarray(np.sqrt(X.shape[1]), dtype=X.dtype)
+
+    def _random(self, X):
+        return np.maximum(X @ self.R + self.b, 0)
 
 
 class ClassKernel:
@@ -263,3 +316,12 @@ def _ridge(gram, n, sums, penalty):
     A[np.diag_indices_from(A)] += A.dtype.type(penalty)
     right = (sums.T / n).astype(A.dtype)
     return cho_solve(cho_factor(A, overwrite_a=True), right)
+
+
+def _log_share(scores, of_row):
+    """Log-softmax (n,) of the true class in scores (n, k), standardised per row."""
+    scores = scores - scores.mean(axis=1, keepdims=True)
+    spread = scores.std(axis=1, keepdims=True)
+    scores /= np.where(spread > 0, spread, 1)
+    true = scores[np.arange(len(scores)), of_row]
+    return true - np.log(np.exp(scores).sum(axis=1))

@@ -266,7 +266,8 @@ class ReZSLRegressor(
     .. math::
         (1 - w) \cos(\hat s, s) + w\, u \cos(f(x), v(s)),
 
-    where u brings the second to the spread of the first on training rows. The
+    where u brings the second to the spread of the first on training rows, and
+    the second is a mean over three draws of what widens the features. The
     feature side knows nothing of the loss: with ``feature_weight=0`` everything
     is ReMSE's.
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 import rezsl_sk._feature_side as module
 from rezsl_sk import ReZSLRegressor
-from rezsl_sk._feature_side import DEFAULTS, ClassKernel, FeatureSide
+from rezsl_sk._feature_side import DEFAULTS, N_DRAWS, ClassKernel, FeatureSide
 from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.decoding import prototype_scores
 
@@ -81,20 +82,32 @@ def test_kernel_by_range_knows_no_units(training):
 def test_weights_and_similarities_are_their_formulas(data, training):
     X, group, P = training
     side = FeatureSide().fit(X, group, P, seed=0)
-    F = side.features(X)
-    d, m = X.shape[1], F.shape[1] - X.shape[1]
-    # Both parts are centred (before they are brought to one length) and of
-    # fixed length.
-    np.testing.assert_allclose(np.linalg.norm(F[:, :d], axis=1), np.sqrt(d))
-    np.testing.assert_allclose(np.linalg.norm(F[:, d:], axis=1), np.sqrt(m))
-    unseen = data.attributes[data.unseen_classes]
-    V = slow_weights(F, group, P, unseen, *side.choice.values())
-    V /= np.linalg.norm(V, axis=1, keepdims=True)
-    np.testing.assert_allclose(side.weights(unseen), V, rtol=1e-6, atol=1e-9)
-    cosine = F @ V.T / np.linalg.norm(F, axis=1, keepdims=True)
+    d, unseen = X.shape[1], data.attributes[data.unseen_classes]
+    weights, cosines = side.weights(unseen), []
+    for F, got in zip(side.features(X), weights, strict=True):
+        m = F.shape[1] - d
+        # Both parts are centred (before they are brought to one length) and of
+        # fixed length.
+        np.testing.assert_allclose(np.linalg.norm(F[:, :d], axis=1), np.sqrt(d))
+        np.testing.assert_allclose(np.linalg.norm(F[:, d:], axis=1), np.sqrt(m))
+        V = slow_weights(F, group, P, unseen, *side.choice.values())
+        V /= np.linalg.norm(V, axis=1, keepdims=True)
+        np.testing.assert_allclose(got, V, rtol=1e-6, atol=1e-9)
+        cosines.append(F @ V.T / np.linalg.norm(F, axis=1, keepdims=True))
+    assert len(cosines) == N_DRAWS
     np.testing.assert_allclose(
-        side.similarities(X, side.weights(unseen)), cosine, rtol=1e-6, atol=1e-9
+        side.similarities(X, weights), np.mean(cosines, axis=0), rtol=1e-6, atol=1e-9
     )
+
+
+def test_draws_differ_in_their_random_units_alone(training):
+    X, group, P = training
+    first, second, *_ = FeatureSide().fit(X, group, P, seed=0).features(X)
+    d = X.shape[1]
+    np.testing.assert_array_equal(first[:, :d], second[:, :d])
+    m = first.shape[1] - d
+    between = np.corrcoef(first[:, d:].T, second[:, d:].T)[:m, m:]
+    assert np.abs(between.diagonal()).mean() < 0.5  # 1 for the same units
 
 
 def test_linear_kernel_is_eszsl(data, training, monkeypatch):
@@ -104,7 +117,7 @@ def test_linear_kernel_is_eszsl(data, training, monkeypatch):
     monkeypatch.setattr(FeatureSide, "_choose", lambda *args: choice)
     X, group, P = training
     side = FeatureSide().fit(X, group, P, seed=0)
-    F = side.features(X)
+    F = next(side.features(X))
     S = P - P.mean(axis=0)
     unseen = data.attributes[data.unseen_classes] - P.mean(axis=0)
     n, d = F.shape
@@ -117,7 +130,7 @@ def test_linear_kernel_is_eszsl(data, training, monkeypatch):
         @ unseen.T
     ).T
     eszsl /= np.linalg.norm(eszsl, axis=1, keepdims=True)
-    got = side.weights(data.attributes[data.unseen_classes])
+    got = side.weights(data.attributes[data.unseen_classes])[0]
     np.testing.assert_allclose(got, eszsl, rtol=1e-6, atol=1e-9)
 
 
@@ -140,20 +153,25 @@ def test_choice_is_the_best_on_folds_without_the_held_out_classes(
     X = X + np.random.default_rng(0).normal(scale=2.0, size=X.shape)
     side = FeatureSide().fit(X, group, P, seed=0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(P)))
-    F, score = side.features(X), {}
+    draws, score = list(side.features(X)), {}
     for unit in ("given", "range"):
         for g in (0.03, 30.0):
             for c in (0.1, 10.0):
-                hits = 0.0
+                evidence = 0.0
                 for kept, held in folds:
                     rows = np.isin(group, kept)
                     number = np.searchsorted(kept, group[rows])
-                    V = slow_weights(F[rows], number, P[kept], P[held], unit, g, c)
-                    V /= np.linalg.norm(V, axis=1, keepdims=True)
-                    for k in held:
-                        named = held[(F[group == k] @ V.T).argmax(axis=1)]
-                        hits += np.mean(named == k)
-                score[unit, g, c] = hits
+                    cosines = 0.0
+                    for F in draws:
+                        V = slow_weights(F[rows], number, P[kept], P[held], unit, g, c)
+                        V /= np.linalg.norm(V, axis=1, keepdims=True)
+                        cosines = cosines + F @ V.T
+                    z = cosines - cosines.mean(axis=1, keepdims=True)
+                    z /= cosines.std(axis=1, keepdims=True)
+                    share = softmax(z, axis=1)
+                    for nth, k in enumerate(held):
+                        evidence += np.log(share[group == k, nth]).mean()
+                score[unit, g, c] = evidence
     assert len(set(np.round(list(score.values()), 6))) > 3  # they differ
     best = max(score.values())
     assert score[tuple(side.choice.values())] == pytest.approx(best)

@@ -188,7 +188,7 @@ def test_the_feature_side_in_one_pass_is_that_of_memory(
     some = np.flatnonzero(np.arange(len(X)) % 5)
     whole = FeatureSide().fit(X, group, P, seed=0)
     sampled = FeatureSide().fit(rows, group, P, 0, (X[some], group[some]))
-    assert (sampled.weights(P) * whole.weights(P)).sum(axis=1).min() > 0.97  # cosines
+    assert (sampled.weights(P) * whole.weights(P)).sum(axis=2).min() > 0.97  # cosines
 
 
 def test_a_classifier_fitted_from_a_file(streamed, cache, training, table, data):

@@ -287,8 +287,8 @@ def test_a_single_attribute_has_no_classification_term(X_S):
 
 
 def test_a_fitted_model_keeps_no_training_rows(X_S):
-    X = np.random.default_rng(0).normal(size=(20000, 16)).astype(np.float32)
-    S = X_S[1][np.arange(20000) % len(X_S[1])]
+    X = np.random.default_rng(0).normal(size=(40000, 16)).astype(np.float32)
+    S = X_S[1][np.arange(40000) % len(X_S[1])]
     reg = quick(max_iter=1).fit(X, S)
     assert len(pickle.dumps(reg)) < X.nbytes / 5
 
