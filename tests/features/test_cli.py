@@ -377,6 +377,8 @@ def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
             stderr=subprocess.STDOUT,
             start_new_session=True,
             text=True,
+            # A shell's background jobs, such as a CI, have the signal ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         patience = time.monotonic() + 60
         while len(list(shards.glob("*[0-9].h5"))) <= before:
