@@ -744,7 +744,7 @@ class ReZSLRegressor(
         return scaling
 
     def _in_working_dtype(self, X, reset):
-        if not reset and hasattr(self, "coefs_"):
+        if (self.warm_start or not reset) and hasattr(self, "coefs_"):
             dtype = self.coefs_[0].dtype
         else:
             dtype = np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
@@ -1007,6 +1007,7 @@ class ReZSLRegressor(
             raise FloatingPointError("the weights are no longer finite")
         if partial:
             self._state = {
+                "of": self._state_is_of(),
                 "optimizer": state_to_numpy(optimizer.state_dict()),
                 "objective": state_to_numpy(
                     objective.state_dict() if isinstance(objective, Objective) else {}
@@ -1065,10 +1066,15 @@ class ReZSLRegressor(
         """Go on with optimiser, loss statistics and masks of the last call."""
         if "_state" not in self.__dict__:
             return
-        optimizer.load_state_dict(state_to_torch(self._state["optimizer"]))
-        if self._state["objective"]:
-            objective.load_state_dict(state_to_torch(self._state["objective"]))
+        # Momentum and statistics of another loss or solver are of no use.
+        if self._state["of"] == self._state_is_of():
+            optimizer.load_state_dict(state_to_torch(self._state["optimizer"]))
+            if self._state["objective"]:
+                objective.load_state_dict(state_to_torch(self._state["objective"]))
         heads.generator.set_state(torch.from_numpy(self._state["dropout"].copy()))
+
+    def _state_is_of(self):
+        return self.loss, self.statistics, self.solver
 
     def _batch_size(self, n):
         if self.batch_size == "auto":

@@ -108,6 +108,12 @@ class FeatureScaling:
             X /= self.scale
         else:
             length = np.sqrt(np.einsum("ij,ij->i", X, X))[:, np.newaxis]
+            extreme = ((length == 0) | ~np.isfinite(length))[:, 0]
+            if extreme.any():
+                # Squares must neither over- nor underflow.
+                size = np.abs(X[extreme]).max(axis=1, keepdims=True)
+                X[extreme] /= np.where(size > 0, size, 1)
+                length[extreme] = np.linalg.norm(X[extreme], axis=1, keepdims=True)
             X *= np.sqrt(X.shape[1]).astype(X.dtype) / np.where(length > 0, length, 1)
 
 
@@ -146,7 +152,13 @@ class AttributeSpace:
         if self.how in ("standard", "center"):
             offset = wide.mean(axis=0)
         if self.how == "standard":
-            scale[self.varying] = wide[:, self.varying].std(axis=0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                scale[self.varying] = wide[:, self.varying].std(axis=0)
+            if not np.isfinite(scale).all():
+                raise ValueError(
+                    f"S holds values up to {np.abs(wide).max():.3g}, too large to be "
+                    "squared; rescale the attributes."
+                )
         offset[self.constant] = wide[0, self.constant]
         self.offset = offset.astype(prototypes.dtype)
         self.scale = scale.astype(prototypes.dtype)

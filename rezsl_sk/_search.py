@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import traceback
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+import joblib
 import numpy as np
 import torch
 from joblib import Parallel, delayed
@@ -238,6 +240,11 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         splits = list(cv.split(X, y, groups))
         self.n_splits_ = len(splits)
         candidates = self._candidates()
+        if not candidates or not splits:
+            raise ValueError(
+                f"there is nothing to try: param_grid gives {len(candidates)} "
+                f"candidates and cv {len(splits)} folds. Each must be at least 1."
+            )
         if self.verbose:
             print(
                 f"Fitting {self.n_splits_} folds for each of {len(candidates)} "
@@ -298,8 +305,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         for fold in range(len(splits)):
             for key, numbers in parts:
                 job = fold, key, numbers
-                (rest if (fold, key[:2]) in seen else first).append(job)
-                seen.add((fold, key[:2]))
+                (rest if (fold, key[0]) in seen else first).append(job)
+                seen.add((fold, key[0]))
         out = [None] * (len(candidates) * len(splits))
         shared: dict = defaultdict(dict)
         with Parallel(n_jobs=self.n_jobs, return_as="generator") as parallel:
@@ -311,7 +318,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                         y,
                         *splits[fold],
                         scorers,
-                        sides=dict(shared[fold, key[:2]]),
+                        sides=dict(shared[fold, key[0]]),
                         error_score=self.error_score,
                         return_train_score=self.return_train_score,
                     )
@@ -320,7 +327,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 for (fold, key, numbers), (rows, sides) in zip(
                     jobs, results, strict=True
                 ):
-                    shared[fold, key[:2]].update(sides)
+                    shared[fold, key[0]].update(sides)
                     for number, row in zip(numbers, rows, strict=True):
                         out[number * len(splits) + fold] = row
                     if self.verbose:
@@ -331,7 +338,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
     def _parts(self, candidates, X, y):
         """Candidates to be trained side by side, as (key, numbers).
 
-        Where the first two entries of keys agree, feature sides do.
+        Where the first entries of keys agree, feature sides do.
         """
         alike = defaultdict(list)
         for number, params in enumerate(candidates):
@@ -341,8 +348,11 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         for key, numbers in alike.items():
             regressor = _regressor_of(self._candidate(candidates[numbers[0]]))
             size = len(numbers)
-            if key[2] is not None:
-                size = heads_together(regressor, *_sizes(self.estimator, X, y))
+            if key[1] is not None:
+                # What is wrong with parameters shows in the fits that have them.
+                with contextlib.suppress(ValueError, TypeError):
+                    estimator = self._candidate(candidates[numbers[0]])
+                    size = heads_together(regressor, *_sizes(estimator, X, y))
             n_parts = math.ceil(len(numbers) / size)
             parts += [(key, part.tolist()) for part in np.array_split(numbers, n_parts)]
         return parts
@@ -406,9 +416,11 @@ def fit_side_by_side(estimators, X, y, sides):
         alike[_likeness(estimator)].append(number)
     for key, numbers in alike.items():
         members = [estimators[number] for number in numbers]
-        together = key[2] is not None
+        together = key[1] is not None
+        # Other tables, seeds or scalings have other feature sides.
+        mine = sides.setdefault(key[0], {})
         for number, error in zip(
-            numbers, _fit_alike(members, X, y, sides, together), strict=True
+            numbers, _fit_alike(members, X, y, mine, together), strict=True
         ):
             errors[number] = error
     return errors
@@ -583,14 +595,16 @@ def _regressor_of(estimator):
 
 
 def _likeness(estimator):
-    """A key: (seed, feature scaling, what heads side by side have in common or None).
+    """A key: what feature sides hang on, what heads side by side have in common.
 
-    None stands for an estimator that has to be trained alone.
+    None in the second place stands for an estimator that has to be trained alone.
     """
     regressor = _regressor_of(estimator)
     seed = regressor.random_state
     known = isinstance(seed, Integral)
-    key = (int(seed) if known else id(estimator), regressor.feature_scaling)
+    # Tables by their content: clones hold copies.
+    table = joblib.hash(getattr(estimator, "class_attributes", None))
+    data = int(seed) if known else id(estimator), str(regressor.feature_scaling), table
     fused = regressor.loss == "mse" or (
         regressor.loss == "remse" and regressor.statistics == "batch"
     )
@@ -604,10 +618,10 @@ def _likeness(estimator):
         or not all(_is_scalar(getattr(regressor, name)) for name in OF_EACH)
     )
     if alone:
-        return (*key, None)
+        return data, None
     values = (getattr(regressor, name) for name in SHARED)
     shared = tuple(tuple(v) if isinstance(v, Iterable) else v for v in values)
-    return (*key, shared)
+    return data, shared
 
 
 def _is_scalar(value):

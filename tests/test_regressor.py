@@ -671,3 +671,34 @@ def test_fits_in_threads_do_not_disturb_each_other(X_S):
         )
     for one, other in zip(expected, results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+# ---- found by trying to break it ---------------------------------------------------
+
+
+def test_a_warm_start_keeps_its_precision(X_S):
+    X, S = X_S
+    reg = quick(warm_start=True).fit(X.astype(np.float64), S)
+    reg.fit(X.astype(np.float32), S)
+    assert reg.coefs_[0].dtype == np.float64
+
+
+def test_partial_fit_goes_on_under_another_loss_or_solver(X_S):
+    X, S = X_S
+    reg = quick().partial_fit(X, S)
+    for change in ({"loss": "bmc"}, {"solver": "sgd"}, {"loss": "remse"}):
+        reg.set_params(**change).partial_fit(X, S)
+    assert np.isfinite(reg.predict(X)).all()
+
+
+@pytest.mark.parametrize("size", [1e-250, 1e250])
+def test_the_size_of_features_does_not_matter(X_S, size):
+    X, S = X_S[0].astype(np.float64), X_S[1]
+    expected = quick().fit(X, S).loss_
+    assert quick().fit(X * size, S).loss_ == pytest.approx(expected, rel=1e-6)
+
+
+def test_attributes_too_large_to_be_squared_are_a_sentence(X_S):
+    X, S = X_S[0].astype(np.float64), X_S[1].astype(np.float64)
+    with pytest.raises(ValueError, match="too large to be squared"):
+        quick().fit(X, S * 1e200)

@@ -4,6 +4,7 @@ import contextlib
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import loguniform
 from sklearn.base import clone
@@ -246,3 +247,42 @@ def test_folds_may_follow_groups(X_S):
         by_groups.fit(X, S, groups=groups).cv_results_,
         by_splits.fit(X, S).cv_results_,
     )
+
+
+def test_candidates_with_other_tables_are_other_data(data):
+    X, y = data.X[data.trainval].astype(np.float64), data.y[data.trainval]
+    table = pd.DataFrame(data.attributes, index=data.class_names)
+    other = pd.DataFrame(
+        np.random.default_rng(0).random(table.shape), index=table.index
+    )
+    clf = ZeroShotClassifier(quick(), table)
+    grid = {"class_attributes": [table, other, table.iloc[:, :7], table]}
+    ours = ReZSLSearchCV(clf, grid, cv=2, refit=False).fit(X, y).cv_results_
+    theirs = GridSearchCV(
+        clf, grid, cv=ClassKFold(2), scoring=zero_shot_scorer, refit=False
+    ).fit(X, y)
+    np.testing.assert_allclose(
+        ours["mean_test_score"], theirs.cv_results_["mean_test_score"], rtol=1e-9
+    )
+    assert len(set(ours["mean_test_score"])) == 3
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"hidden_layer_sizes": [(4,), "abc", 5, (0,)]},
+        {"batch_size": [16, "x", 0]},
+        {"device": ["cpu", "foo"]},
+    ],
+)
+def test_sizes_out_of_range_fail_alone(X_S, grid):
+    (values,) = grid.values()
+    with failed_fits(2 * (len(values) - 1)):
+        ours = ReZSLSearchCV(quick(), grid, cv=2, refit=False).fit(*X_S)
+    finite = np.isfinite(ours.cv_results_["mean_test_score"])
+    assert finite.tolist() == [True] + [False] * (len(values) - 1)
+
+
+def test_an_empty_grid_is_a_sentence(X_S):
+    with pytest.raises(ValueError, match="nothing to try"):
+        ReZSLSearchCV(quick(), [], cv=2).fit(*X_S)
