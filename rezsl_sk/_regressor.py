@@ -462,7 +462,7 @@ class ReZSLRegressor(
         """
         trained, generator = self._begin(X, S, prototypes, group, is_table)
         self._train(X, S, prototypes, group, trained, generator)
-        self._finish(X, S, prototypes, group, trained)
+        self._finish(X, prototypes, group, trained)
         return self
 
     def _begin(self, X, S, prototypes, group, is_table=None):
@@ -489,14 +489,14 @@ class ReZSLRegressor(
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
         return trained, generator
 
-    def _finish(self, X, S, prototypes, group, trained, sides=None):
+    def _finish(self, X, prototypes, group, trained, side=None):
         """Everything after the last step.
 
-        `sides` keeps the feature sides of one set of rows: they do not depend on
-        what the head was trained for.
+        `side` is the feature side, if these rows, scaling and seed have had one: it
+        does not depend on what the head was trained for.
         """
         self.error_matrix_ = self._errors(X, prototypes, group, len(self.prototypes_))
-        self._fit_feature_side(X, prototypes, group, trained, sides)
+        self._fit_feature_side(X, prototypes, group, trained, side)
         self.__dict__.pop("_state", None)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -909,23 +909,12 @@ class ReZSLRegressor(
             make_sampler = partial_function(StreamSampler, mine)
             mine = np.empty((0, mine.shape[1]), dtype=mine.dtype)
         x = place_features(mine, device)
-        classify = self._classifies(targets[trained])
-        classification_weight = self.classification_weight if classify else 0.0
-        objective = self._objective(
-            as_tensor(targets[trained], device), classification_weight, partial
-        )
+        objective = self._objective(as_tensor(targets[trained], device), partial)
         heads = self._new_heads(device)
-        sampler = make_sampler(
-            of_row,
-            kind=self.sampler,
-            batch_size=self._batch_size(len(of_row)),
-            ways=self.ways,
-            shots=self.shots,
-            generator=generator,
-        )
-        schedule = None
-        if not partial and self.learning_rate == "one_cycle":
-            schedule = one_cycle(n_epochs * sampler.n_batches)
+        sampler = self._new_sampler(of_row, generator, make_sampler)
+        # partial_fit knows no end.
+        n_steps = n_epochs * sampler.n_batches
+        schedule = None if partial else self._schedule(n_steps)
         parameters = heads.parameters_of(slice(None))
         groups = [(parameters, self.learning_rate_init, self.weight_decay)]
         if isinstance(objective, Objective) and list(objective.parameters()):
@@ -1030,20 +1019,18 @@ class ReZSLRegressor(
             )
         return classify
 
-    def _objective(self, prototypes, classification_weight, partial):
+    @property
+    def _is_fused(self):
+        """Whether the objective's gradient is written out."""
+        return self.loss == "mse" or (
+            self.loss == "remse" and self.statistics == "batch"
+        )
+
+    def _objective(self, prototypes, partial):
         """What the head is trained for: (K, a') are the training classes."""
-        if self.loss == "mse" or (self.loss == "remse" and self.statistics == "batch"):
-            remse = self.loss == "remse"
-            powers = (self.class_power, self.attribute_power) if remse else (0.0, 0.0)
-            return FusedObjective(
-                prototypes,
-                powers=[powers],
-                normalize_weights=self.normalize_weights,
-                regression_weights=[self.regression_weight],
-                classification_weights=[classification_weight],
-                scales=[self.scale],
-                l2=self._l2,
-            )
+        if self._is_fused:
+            return fused_objective([self], prototypes)
+        classify = self._classifies(prototypes)
         loss = make_loss(
             self.loss,
             class_power=self.class_power,
@@ -1057,10 +1044,23 @@ class ReZSLRegressor(
             loss,
             prototypes,
             regression_weight=self.regression_weight,
-            classification_weight=classification_weight,
+            classification_weight=self.classification_weight * classify,
             scale=self.scale,
             l2=self._l2,
         ).to(prototypes.device)
+
+    def _new_sampler(self, of_row, generator, make=Sampler):
+        return make(
+            of_row,
+            kind=self.sampler,
+            batch_size=self._batch_size(len(of_row)),
+            ways=self.ways,
+            shots=self.shots,
+            generator=generator,
+        )
+
+    def _schedule(self, n_steps):
+        return one_cycle(n_steps) if self.learning_rate == "one_cycle" else None
 
     def _restore(self, heads, objective, optimizer):
         """Go on with optimiser, loss statistics and masks of the last call."""
@@ -1100,7 +1100,7 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
-    def _fit_feature_side(self, X, prototypes, group, trained, sides=None):
+    def _fit_feature_side(self, X, prototypes, group, trained, side=None):
         self._side = None
         if not (self.feature_weight and self._is_table and trained.sum() > 1):
             return
@@ -1117,13 +1117,12 @@ class ReZSLRegressor(
                 self._features.transform(X.sample.rows),
                 (np.cumsum(trained) - 1)[group[numbers]],
             )
-        sides, key = {} if sides is None else sides, (self._seed, self.feature_scaling)
-        if key not in sides:
+        if side is None:
             varying = P[:, self._space.varying]
-            sides[key] = FeatureSide().fit(
+            side = FeatureSide().fit(
                 self._side_input(x), number, varying, self._seed, some
             )
-        self._side = sides[key]
+        self._side = side
         if some is not None:
             x = some[0]
         # Both sides are to spread a sample's scores over the classes alike.
@@ -1241,6 +1240,26 @@ class ReZSLRegressor(
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
         return tags
+
+
+def fused_objective(regressors, prototypes):
+    """The objective of regressors that are trained on the same classes (K, a')."""
+    first = regressors[0]
+    return FusedObjective(
+        prototypes,
+        powers=[
+            (reg.class_power, reg.attribute_power) if reg.loss == "remse" else (0, 0)
+            for reg in regressors
+        ],
+        normalize_weights=first.normalize_weights,
+        regression_weights=[reg.regression_weight for reg in regressors],
+        classification_weights=[
+            reg.classification_weight * reg._classifies(prototypes)
+            for reg in regressors
+        ],
+        scales=[reg.scale for reg in regressors],
+        l2=first._l2,
+    )
 
 
 def _check_numbers(S):

@@ -52,18 +52,19 @@ class FeatureScaling:
         if self.how is not None:
             total = np.zeros(d)
             for rows in gen_batches(len(X), CACHED_ROWS):
-                total += X[rows].sum(axis=0, dtype=np.float64)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    total += X[rows].sum(axis=0, dtype=np.float64)
             offset = total / len(X)
         if self.how == "standard":
             square = np.zeros(d)
             for rows in gen_batches(len(X), CACHED_ROWS):
-                square += np.square(X[rows] - offset).sum(axis=0)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    square += np.square(X[rows] - offset).sum(axis=0)
             scale = np.sqrt(square / len(X))
             # Differences at the level of rounding are no differences.
             noise = 10 * np.finfo(X.dtype).eps * np.abs(offset)
             scale[scale <= noise] = 1
-        self.offset, self.scale = offset.astype(X.dtype), scale.astype(X.dtype)
-        return self
+        return self._set(offset, scale, X.dtype)
 
     def fit_blocks(self, blocks, d, dtype):
         """Learn the statistics of blocks (m, d) that are in memory one by one."""
@@ -73,10 +74,11 @@ class FeatureScaling:
             n += len(X)
             if self.how is None:
                 continue
-            total += X.sum(axis=0, dtype=np.float64)
-            if self.how == "standard":
-                near = total / n if near is None else near
-                square += np.square(X - near).sum(axis=0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total += X.sum(axis=0, dtype=np.float64)
+                if self.how == "standard":
+                    near = total / n if near is None else near
+                    square += np.square(X - near).sum(axis=0)
         offset, scale = np.zeros(d), np.ones(d)
         if self.how is not None:
             offset = total / n
@@ -84,7 +86,16 @@ class FeatureScaling:
             scale = np.sqrt(np.maximum(square / n - np.square(offset - near), 0))
             noise = 10 * np.finfo(dtype).eps * np.abs(offset)
             scale[scale <= noise] = 1
-        self.offset, self.scale = offset.astype(dtype), scale.astype(dtype)
+        return self._set(offset, scale, dtype)
+
+    def _set(self, offset, scale, dtype):
+        with np.errstate(over="ignore"):
+            self.offset, self.scale = offset.astype(dtype), scale.astype(dtype)
+        if not (np.isfinite(self.offset).all() and np.isfinite(self.scale).all()):
+            raise ValueError(
+                f"X holds values too large for {np.dtype(dtype)} to add up or square; "
+                "rescale the features."
+            )
         return self
 
     def transform(self, X):

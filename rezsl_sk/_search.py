@@ -9,12 +9,12 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import joblib
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context, clone
 from sklearn.metrics._scorer import _MultimetricScorer
@@ -26,21 +26,18 @@ from sklearn.model_selection._validation import (
     _warn_or_raise_about_fit_failures,
 )
 from sklearn.utils import indexable
-from sklearn.utils._param_validation import HasMethods, Interval
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import _safe_split
 
 from ._classifier import ZeroShotClassifier
 from ._heads import Heads, runs
-from ._regressor import ReZSLRegressor
+from ._regressor import ReZSLRegressor, fused_objective
 from ._tables import distinct_rows
 from ._training import (
-    FusedObjective,
     Optimizer,
-    Sampler,
     Trainee,
     as_tensor,
     auto_batch_size,
-    one_cycle,
     place_features,
     resolve_device,
     run_epoch,
@@ -76,8 +73,8 @@ OF_EACH = (
     "classification_weight",
     "scale",
 )
-# Of parameters, optimiser and one batch: beyond the processor's cache, side by side
-# is no faster than one after the other.
+# Of parameters, optimiser and one batch: beyond the processor's cache, more of them
+# side by side are no faster.
 CPU_BYTES = 2**25
 
 
@@ -160,7 +157,6 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
 
     _parameter_constraints: dict = {
         **BaseSearchCV._parameter_constraints,
-        "estimator": [ReZSLRegressor, ZeroShotClassifier, HasMethods(["fit"])],
         "param_grid": [dict, list],
         "n_iter": [Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
@@ -299,73 +295,91 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
 
     def _evaluate_all(self, candidates, X, y, splits, scorers):
         """A result for each candidate and fold, in GridSearchCV's order."""
-        parts = self._parts(candidates, X, y)
+        parts = self._parts(candidates, X, y, len(splits))
         # The first part of each fold computes what the others of it share.
         first, rest, seen = [], [], set()
         for fold in range(len(splits)):
-            for key, numbers in parts:
-                job = fold, key, numbers
-                (rest if (fold, key[0]) in seen else first).append(job)
-                seen.add((fold, key[0]))
+            for part in parts:
+                key = fold, part.side
+                (rest if not part.together or key in seen else first).append(
+                    (key, part)
+                )
+                seen.add(key)
         out = [None] * (len(candidates) * len(splits))
-        shared: dict = defaultdict(dict)
+        sides: dict = {}
         with Parallel(n_jobs=self.n_jobs, return_as="generator") as parallel:
             for jobs in (first, rest):
                 results = parallel(
                     delayed(_evaluate)(
-                        [self._candidate(candidates[number]) for number in numbers],
+                        [self._candidate(candidates[i]) for i in part.numbers],
                         X,
                         y,
-                        *splits[fold],
+                        *splits[key[0]],
                         scorers,
-                        sides=dict(shared[fold, key[0]]),
+                        together=part.together,
+                        side=sides.get(key) if part.together else None,
                         error_score=self.error_score,
                         return_train_score=self.return_train_score,
                     )
-                    for fold, key, numbers in jobs
+                    for key, part in jobs
                 )
-                for (fold, key, numbers), (rows, sides) in zip(
-                    jobs, results, strict=True
-                ):
-                    shared[fold, key[0]].update(sides)
-                    for number, row in zip(numbers, rows, strict=True):
-                        out[number * len(splits) + fold] = row
+                for (key, part), (rows, side) in zip(jobs, results, strict=True):
+                    sides.setdefault(key, side)
+                    for number, row in zip(part.numbers, rows, strict=True):
+                        out[number * len(splits) + key[0]] = row
                     if self.verbose:
                         done = sum(row is not None for row in out)
                         print(f"{done} of {len(out)} fits done", flush=True)
         return out
 
-    def _parts(self, candidates, X, y):
-        """Candidates to be trained side by side, as (key, numbers).
-
-        Where the first entries of keys agree, feature sides do.
-        """
+    def _parts(self, candidates, X, y, n_splits):
+        """The candidates, in parts that are trained together, or alone."""
         alike = defaultdict(list)
         for number, params in enumerate(candidates):
-            estimator = self._candidate(params)
-            alike[_likeness(estimator)].append(number)
+            alike[_likeness(self._candidate(params))].append(number)
+        # Work for every process.
+        most = math.ceil(len(candidates) * n_splits / effective_n_jobs(self.n_jobs))
         parts = []
-        for key, numbers in alike.items():
-            regressor = _regressor_of(self._candidate(candidates[numbers[0]]))
-            size = len(numbers)
-            if key[1] is not None:
+        for (side, shared), numbers in alike.items():
+            size = 1
+            if shared is not None:
+                estimator = self._candidate(candidates[numbers[0]])
                 # What is wrong with parameters shows in the fits that have them.
                 with contextlib.suppress(ValueError, TypeError):
-                    estimator = self._candidate(candidates[numbers[0]])
-                    size = heads_together(regressor, *_sizes(estimator, X, y))
-            n_parts = math.ceil(len(numbers) / size)
-            parts += [(key, part.tolist()) for part in np.array_split(numbers, n_parts)]
+                    size = heads_together(estimator, *_sizes(estimator, X, y))
+            n_parts = math.ceil(len(numbers) / min(size, most))
+            parts += [
+                _Part(part.tolist(), shared is not None, side)
+                for part in np.array_split(numbers, n_parts)
+            ]
         return parts
 
 
+class _Part(NamedTuple):
+    numbers: list[int]  # of the candidates
+    together: bool  # whether they are trained side by side
+    side: tuple  # parts with the same one share their feature side on each fold
+
+
 def _evaluate(
-    estimators, X, y, train, test, scorer, *, sides, error_score, return_train_score
+    estimators,
+    X,
+    y,
+    train,
+    test,
+    scorer,
+    *,
+    together,
+    side,
+    error_score,
+    return_train_score,
 ):
-    """Fit estimators on one fold and score them: (results, feature sides)."""
+    """Fit estimators on one fold and score them: (results, feature side or None)."""
     X_train, y_train = _safe_split(estimators[0], X, y, train)
     X_test, y_test = _safe_split(estimators[0], X, y, test, train)
     start = time.time()
-    errors = fit_side_by_side(estimators, X_train, y_train, sides)
+    fit = fit_side_by_side if together else fit_alone
+    errors, side = fit(estimators, X_train, y_train, side)
     fit_time = (time.time() - start) / len(estimators)
     results = []
     for estimator, error in zip(estimators, errors, strict=True):
@@ -389,11 +403,21 @@ def _evaluate(
                 )
             result["train_scores"] = train_scores
         results.append({**result, "test_scores": scores})
-    return results, sides
+    return results, side
 
 
-def fit_side_by_side(estimators, X, y, sides):
-    """Fit estimators in place, together where they are alike.
+def fit_alone(estimators, X, y, side=None):
+    """Fit one estimator in place; returns as :func:`fit_side_by_side`."""
+    (estimator,) = estimators
+    try:
+        estimator.fit(X, y)
+    except Exception as error:
+        return [error], None
+    return [None], None
+
+
+def fit_side_by_side(estimators, X, y, side):
+    """Fit estimators in place, whose `_likeness` is one, as one program.
 
     Parameters
     ----------
@@ -402,39 +426,18 @@ def fit_side_by_side(estimators, X, y, sides):
 
     X, y : as in their ``fit``
 
-    sides : dict
-        Feature sides known for these rows; new ones are added.
+    side : FeatureSide or None
+        That of these rows, where it is known.
 
     Returns
     -------
     errors : list of Exception or None
         What went wrong with each.
+
+    side : FeatureSide or None
+        That of these rows, if one of them has one.
     """
     errors: list[Exception | None] = [None] * len(estimators)
-    alike = defaultdict(list)
-    for number, estimator in enumerate(estimators):
-        alike[_likeness(estimator)].append(number)
-    for key, numbers in alike.items():
-        members = [estimators[number] for number in numbers]
-        together = key[1] is not None
-        # Other tables, seeds or scalings have other feature sides.
-        mine = sides.setdefault(key[0], {})
-        for number, error in zip(
-            numbers, _fit_alike(members, X, y, mine, together), strict=True
-        ):
-            errors[number] = error
-    return errors
-
-
-def _fit_alike(estimators, X, y, sides, together):
-    errors: list[Exception | None] = [None] * len(estimators)
-    if not together:
-        for number, estimator in enumerate(estimators):
-            try:
-                estimator.fit(X, y)
-            except Exception as error:
-                errors[number] = error
-        return errors
     usable = []
     for number, estimator in enumerate(estimators):
         try:
@@ -459,7 +462,7 @@ def _fit_alike(estimators, X, y, sides, together):
                 data, is_table = (rows, S, *distinct_rows(S)), None
                 regressors.append(estimator)
         if regressors:
-            found = _train_together(regressors, *data, is_table, sides)
+            found, side = _train_together(regressors, *data, is_table, side)
             for number, error in zip(usable, found, strict=True):
                 errors[number] = error
     except Exception as error:
@@ -469,11 +472,11 @@ def _fit_alike(estimators, X, y, sides, together):
     for estimator, error in zip(estimators, errors, strict=True):
         if error is None and isinstance(estimator, ZeroShotClassifier):
             estimator.constant_attributes_ = estimator.regressor_.constant_attributes_
-    return errors
+    return errors, side
 
 
-def _train_together(regressors, X, S, prototypes, group, is_table, sides):
-    """Train regressors that are alike; what went wrong with each, or None."""
+def _train_together(regressors, X, S, prototypes, group, is_table, side):
+    """Train regressors that are alike; returns as :func:`fit_side_by_side`."""
     errors: list[Exception | None] = [None] * len(regressors)
     # Candidates that differ in nothing that training sees are trained once.
     members = defaultdict(list)
@@ -490,13 +493,26 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
     heads_of = [members[settings] for settings in sorted(members)]
     leaders = [regressors[numbers[0]] for numbers in heads_of]
     if not leaders:
-        return errors
+        return errors, side
     first, epochs = leaders[0], []
     device = resolve_device(first.device, X.dtype)
     if len(first._space.varying):
         heads = _new_heads(leaders, device)
-        trainee, optimizer, sampler = _set_up(leaders, heads, prototypes, group, device)
-        sampler.generator = generator
+        targets = as_tensor(first._space.transform(prototypes), device)
+        sampler = first._new_sampler(torch.from_numpy(group), generator)
+        optimizer = Optimizer(
+            first.solver,
+            [
+                (heads.parameters_of(equal), *rate_and_decay)
+                for equal, rate_and_decay in runs(
+                    (leader.learning_rate_init, leader.weight_decay)
+                    for leader in leaders
+                )
+            ],
+            momentum=first.momentum,
+            schedule=first._schedule(first.max_iter * sampler.n_batches),
+        )
+        trainee = Trainee(heads, fused_objective(leaders, targets))
         x = place_features(first._features.transform(X), device)
         of_row = torch.from_numpy(group).to(device)
         for _ in range(first.max_iter):
@@ -514,10 +530,11 @@ def _train_together(regressors, X, S, prototypes, group, is_table, sides):
                 else:
                     # One class, or all alike: nothing to learn but the constants.
                     regressor.n_iter_, regressor.loss_ = 1, 0.0
-                regressor._finish(X, S, prototypes, group, trained, sides)
+                regressor._finish(X, prototypes, group, trained, side)
+                side = side or regressor._side
             except Exception as error:
                 errors[number] = error
-    return errors
+    return errors, side
 
 
 def _check_epochs(regressor, epochs):
@@ -541,51 +558,6 @@ def _new_heads(regressors, device):
     )
 
 
-def _set_up(regressors, heads, prototypes, group, device):
-    first = regressors[0]
-    targets = first._space.transform(prototypes)
-    remse = [regressor.loss == "remse" for regressor in regressors]
-    objective = FusedObjective(
-        as_tensor(targets, device),
-        powers=[
-            (regressor.class_power * is_remse, regressor.attribute_power * is_remse)
-            for regressor, is_remse in zip(regressors, remse, strict=True)
-        ],
-        normalize_weights=first.normalize_weights,
-        regression_weights=[regressor.regression_weight for regressor in regressors],
-        classification_weights=[
-            regressor.classification_weight * regressor._classifies(targets)
-            for regressor in regressors
-        ],
-        scales=[regressor.scale for regressor in regressors],
-        l2=first._l2,
-    )
-    sampler = Sampler(
-        torch.from_numpy(group),
-        kind=first.sampler,
-        batch_size=first._batch_size(len(group)),
-        ways=first.ways,
-        shots=first.shots,
-        generator=None,
-    )
-    schedule = None
-    if first.learning_rate == "one_cycle":
-        schedule = one_cycle(first.max_iter * sampler.n_batches)
-    optimizer = Optimizer(
-        first.solver,
-        [
-            (heads.parameters_of(equal), *rate_and_decay)
-            for equal, rate_and_decay in runs(
-                (regressor.learning_rate_init, regressor.weight_decay)
-                for regressor in regressors
-            )
-        ],
-        momentum=first.momentum,
-        schedule=schedule,
-    )
-    return Trainee(heads, objective), optimizer, sampler
-
-
 def _regressor_of(estimator):
     if isinstance(estimator, ZeroShotClassifier):
         if estimator.regressor is None:
@@ -604,13 +576,11 @@ def _likeness(estimator):
     known = isinstance(seed, Integral)
     # Tables by their content: clones hold copies.
     table = joblib.hash(getattr(estimator, "class_attributes", None))
-    data = int(seed) if known else id(estimator), str(regressor.feature_scaling), table
-    fused = regressor.loss == "mse" or (
-        regressor.loss == "remse" and regressor.statistics == "batch"
-    )
+    side = int(seed) if known else None, str(regressor.feature_scaling), table
     alone = (
         type(regressor) is not ReZSLRegressor  # a subclass has another network
-        or not (known and fused)
+        or not known
+        or not regressor._is_fused
         or regressor.early_stopping
         or regressor.warm_start
         or regressor.verbose
@@ -618,10 +588,10 @@ def _likeness(estimator):
         or not all(_is_scalar(getattr(regressor, name)) for name in OF_EACH)
     )
     if alone:
-        return data, None
+        return side, None
     values = (getattr(regressor, name) for name in SHARED)
     shared = tuple(tuple(v) if isinstance(v, Iterable) else v for v in values)
-    return data, shared
+    return side, shared
 
 
 def _is_scalar(value):
@@ -643,8 +613,9 @@ def _sizes(estimator, X, y):
     return n, d, S.shape[1], len(distinct_rows(S)[0])
 
 
-def heads_together(regressor, n, d, a, K):
+def heads_together(estimator, n, d, a, K):
     """How many heads of n x d data with a attributes, K classes to train at once."""
+    regressor = _regressor_of(estimator)
     hidden = list(regressor.hidden_layer_sizes)
     sizes = [d, *hidden, a]
     n_parameters = sum(

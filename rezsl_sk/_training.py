@@ -18,7 +18,6 @@ from torch.optim.sgd import sgd
 from .losses import (
     BMCLoss,
     MAELoss,
-    MSELoss,
     ReMSELoss,
     RMSELoss,
     batch_means,
@@ -302,7 +301,7 @@ def _latest_weights(loss):
 def make_loss(
     name, *, class_power, attribute_power, statistics, normalize_weights, n_groups
 ):
-    """The loss module for a value of the estimators' parameter ``loss``."""
+    """The loss module for a value of ``loss`` that :class:`FusedObjective` has not."""
     if name == "remse":
         return ReMSELoss(
             class_power,
@@ -311,7 +310,7 @@ def make_loss(
             normalize_weights=normalize_weights,
             n_groups=n_groups,
         )
-    plain = {"mse": MSELoss, "mae": MAELoss, "rmse": RMSELoss, "bmc": BMCLoss}
+    plain = {"mae": MAELoss, "rmse": RMSELoss, "bmc": BMCLoss}
     return plain[name]()
 
 

@@ -698,6 +698,12 @@ def test_the_size_of_features_does_not_matter(X_S, size):
     assert quick().fit(X * size, S).loss_ == pytest.approx(expected, rel=1e-6)
 
 
+def test_features_too_large_to_be_squared_are_a_sentence(X_S):
+    X, S = X_S[0].astype(np.float64), X_S[1]
+    with pytest.raises(ValueError, match="rescale the features"):
+        quick(feature_scaling="standard").fit(X * 1e200, S)
+
+
 def test_attributes_too_large_to_be_squared_are_a_sentence(X_S):
     X, S = X_S[0].astype(np.float64), X_S[1].astype(np.float64)
     with pytest.raises(ValueError, match="too large to be squared"):
