@@ -69,7 +69,9 @@ class FeatureSide:
         K = len(prototypes)
         m = max(1, min(MOST_RANDOM, len(X) // 4))
         some, of_some = (X, group) if sample is None else sample
-        self.draws = [RandomUnits(m, rng).fit(some) for _ in range(N_DRAWS)]
+        # Means are as good from every n-th row (of rows sorted by class, too).
+        few = some[:: max(1, len(some) // BLOCK_ROWS)]
+        self.draws = [RandomUnits(m, rng).fit(few) for _ in range(N_DRAWS)]
 
         folds = []
         if K >= 4:
@@ -79,9 +81,7 @@ class FeatureSide:
                 random_state=int(rng.integers(2**31)),
             )
             folds = list(folds.split(prototypes))
-        grams, held_grams, sums = self._sums(
-            X, group, K, folds if sample is not None else []
-        )
+        grams, held_grams, sums = self._sums(X, group, K, folds)
         self.choice = dict(DEFAULTS)
         if folds:
             self.choice = self._choose(
@@ -90,7 +90,6 @@ class FeatureSide:
                 prototypes,
                 folds,
                 np.bincount(group, minlength=K),
-                grams[0],
                 held_grams,
                 sums[0],
             )
@@ -106,8 +105,8 @@ class FeatureSide:
         )
         V = self.weights(prototypes)
         spread = [
-            self.similarities(some[rows], V).std(axis=1)
-            for rows in gen_batches(len(some), BLOCK_ROWS)
+            self.similarities(few[rows], V).std(axis=1)
+            for rows in gen_batches(len(few), BLOCK_ROWS)
         ]
         self.spread = float(np.concatenate(spread).mean())
         return self
@@ -136,10 +135,9 @@ class FeatureSide:
         -------
         grams : ndarray of shape (draws, d', d')
 
-        held_grams : ndarray of shape (folds, d', d') or None
+        held_grams : ndarray of shape (folds, d', d')
             The part of the first draw's Gram matrix that is due to the classes
-            that each fold holds out. Rows in memory are gone through again
-            instead (no folds are given), which takes less room.
+            that each fold holds out.
 
         sums : ndarray of shape (draws, K, d')
             Of the rows of each class.
@@ -163,17 +161,16 @@ class FeatureSide:
                     held_grams[number] += part.T @ part
         if folds:
             grams[0] = held_grams.sum(axis=0)
-        return grams, held_grams if folds else None, sums
+        return grams, held_grams, sums
 
-    def _choose(self, X, group, prototypes, folds, n_of_class, gram, held_grams, sums):
+    def _choose(self, X, group, prototypes, folds, n_of_class, held_grams, sums):
         """The values that tell held-out seen classes best, over all folds.
 
         By the first draw: what is chosen hardly depends on it, and the others
-        would take as long again. n_of_class (K,), gram and sums are those of all
-        rows, of which X (n, d) may be a sample; `held_grams`, the part of gram of
-        each fold's held-out rows, is needed then, and computed from X otherwise.
+        would take as long again. n_of_class (K,), held_grams and sums are those of
+        all rows, of which X (n, d) may be a sample.
         """
-        units = self.draws[0]
+        units, gram = self.draws[0], held_grams.sum(axis=0)
         count = np.bincount(group, minlength=len(prototypes))
         grid = list(
             itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
@@ -183,13 +180,7 @@ class FeatureSide:
             rows = np.flatnonzero(np.isin(group, held))
             parts = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
             n = n_of_class[kept].sum()
-            if held_grams is not None:
-                rest = gram - held_grams[number]
-            else:
-                rest = gram.copy()
-                for part in parts:
-                    F = units.features(X[part])
-                    rest -= F.T @ F
+            rest = gram - held_grams[number]
             weights = {
                 penalty: _ridge(rest, n, sums[kept], penalty)
                 for penalty in FEATURE_PENALTIES
@@ -315,7 +306,9 @@ def _ridge(gram, n, sums, penalty):
     A = gram / n
     A[np.diag_indices_from(A)] += A.dtype.type(penalty)
     right = (sums.T / n).astype(A.dtype)
-    return cho_solve(cho_factor(A, overwrite_a=True), right)
+    # A.T is A, in the order of LAPACK: nothing is copied. X was checked at the door.
+    factor = cho_factor(A.T, lower=True, overwrite_a=True, check_finite=False)
+    return cho_solve(factor, right, check_finite=False)
 
 
 def _log_share(scores, of_row):
