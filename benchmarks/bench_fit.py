@@ -6,20 +6,21 @@ Made-up features of the sizes of real data sets, float32, the default objective
 (ReMSE and cross-entropy), batch 256. What is compared alternates within one run, and
 medians of the ratios of neighbours are printed, so that a busy machine slows both
 alike. The feature side, a closed form that knows neither loss nor loop, is a column
-of its own. Tables: products, losses, others, loops, growth.
+of its own. Tables: products, precision, losses, others, loops, growth.
 """
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from rezsl_sk import ReZSLRegressor
 from rezsl_sk.losses import ReMSELoss
+from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
 
 # rows of training, features, attributes, seen classes; epochs to time
 SIZES = {
@@ -51,7 +52,8 @@ def made_up(n, d, a, K):
     of_row = rng.integers(0, K, n)
     to_features = rng.standard_normal((a, d), dtype=np.float32) / np.float32(a**0.5)
     X = (table @ to_features)[of_row]
-    X += rng.standard_normal((n, d), dtype=np.float32)
+    # More features do not make it easier.
+    X += np.float32((d / 128) ** 0.5) * rng.standard_normal((n, d), dtype=np.float32)
     return X, table[of_row]
 
 
@@ -60,8 +62,7 @@ def regressor(hidden, epochs, **params):
         hidden,
         max_iter=epochs,
         device="cpu",
-        random_state=0,
-        **{"batch_size": BATCH, "feature_weight": 0, **params},
+        **{"batch_size": BATCH, "feature_weight": 0, "random_state": 0, **params},
     )
 
 
@@ -128,6 +129,36 @@ def products_table(repeats):
                 f"| {size} | {'512 units' if hidden else 'linear'} | {products:.2f} | "
                 f"{fit:.2f} | {ratio:.2f} | {loop:.2f} | {side:.1f} |",
                 flush=True,
+            )
+
+
+def precision_table(repeats):
+    print("Products in bfloat16 against full precision: times of whole fits, and how")
+    print("many samples of held-out classes are named right (mean, spread over seeds)")
+    print("| size | head | full / bfloat16 | right, full | right, bfloat16 |")
+    print("| --- | --- | --- | --- | --- |")
+    for size, (*shape, epochs) in SIZES.items():
+        X, S = made_up(*shape)
+        train, test = next(ClassKFold(5).split(X, S))
+        for hidden in ((), (512,)):
+            ratios, right = [], {"full": [], "bfloat16": []}
+            for seed in range(max(2, repeats)):
+                times = {}
+                for precision, scores in right.items():
+                    model = regressor(
+                        hidden, epochs, matmul_precision=precision, random_state=seed
+                    )
+                    times[precision] = seconds(model.fit, X[train], S[train])
+                    scores.append(zero_shot_scorer(model, X[test], S[test]))
+                ratios.append(times["full"] / times["bfloat16"])
+            cells = [
+                f"{np.mean(scores):.4f} ± {np.std(scores, ddof=1):.4f}"
+                for scores in right.values()
+            ]
+            name = "512 units" if hidden else "linear"
+            ratio = statistics.median(ratios)
+            print(
+                f"| {size} | {name} | {ratio:.2f} | {' | '.join(cells)} |", flush=True
             )
 
 
@@ -318,7 +349,7 @@ def growth_table(repeats):
 
 
 def _in_a_process(shape):
-    """Seconds, and bytes of memory beyond the data, of a fit in a fresh process."""
+    """Seconds, and kB of memory beyond the data, of a fit in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_timed_fit, (shape, torch.get_num_threads()))
@@ -329,14 +360,22 @@ def _timed_fit(shape, threads):
     # What the first fit of a process loads is no growth.
     regressor((8,), 1).fit(*made_up(300, 16, 8, 10))
     X, S = made_up(*shape)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Making the data took more memory than the fit may: forget that peak.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
     took = seconds(regressor((512,), 5).fit, X, S)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return took, max(1, after - before) * 1024
+    return took, max(1, _memory("VmHWM") - before)
+
+
+def _memory(name):
+    """kB of resident memory, now (VmRSS) or at most (VmHWM), as Linux counts them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 TABLES = {
     "products": products_table,
+    "precision": precision_table,
     "losses": losses_table,
     "others": others_table,
     "loops": loops_table,

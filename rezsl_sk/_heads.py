@@ -35,9 +35,16 @@ class Heads(nn.Module):
 
     seed : int
         Seed of the dropout masks.
+
+    product_dtype : torch dtype or None
+        In which to multiply in forward and backward pass, with hidden layers in it
+        too; weights, their gradients and outputs keep the type of the arrays. None:
+        that type.
     """
 
-    def __init__(self, arrays, *, dropout=0.0, seed=0, device="cpu"):
+    def __init__(
+        self, arrays, *, dropout=0.0, seed=0, device="cpu", product_dtype=None
+    ):
         super().__init__()
         device = torch.device(device)
         self.n_heads = len(arrays)
@@ -57,6 +64,8 @@ class Heads(nn.Module):
         )
         for parameter in self.parameters():
             parameter.grad = torch.zeros_like(parameter)
+        self.dtype = self.weights[0].dtype
+        self.product_dtype = product_dtype or self.dtype
         self._buffers_of_batch = {}
 
     def parameters_of(self, heads):
@@ -72,11 +81,13 @@ class Heads(nn.Module):
     def forward(self, X):
         """Outputs (n, heads, a) for X (n, d); in training they serve one backward."""
         n, m = len(X), self.n_heads
-        self._inputs, self._masks = [X], []
+        X = self._cast("X", X, self.product_dtype)
+        self._inputs, self._masks, self._factors = [X], [], []
         last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(
-            zip(self.weights, self.biases, strict=True)
-        ):
+        for layer in range(len(self.weights)):
+            weight = self._cast(("w", layer), self.weights[layer], self.product_dtype)
+            bias = self._cast(("b", layer), self.biases[layer], self.product_dtype)
+            self._factors.append(weight)
             out = self._buffer(("out", layer), n, m, weight.shape[1])
             if layer == 0:
                 torch.addmm(
@@ -98,7 +109,7 @@ class Heads(nn.Module):
                     self._masks.append(self._draw_masks(layer, X))
                     self._drop(layer, X)
                 self._inputs.append(X)
-        return X
+        return self._cast("output", X, self.dtype)
 
     @torch.no_grad()
     def backward(self, gradient):
@@ -106,20 +117,29 @@ class Heads(nn.Module):
 
         Overwrites them, and the hidden layers of the forward pass.
         """
+        gradient = self._cast("gradient", gradient, self.product_dtype)
         for layer in reversed(range(len(self.weights))):
-            X, weight = self._inputs[layer], self.weights[layer]
-            torch.sum(gradient, 0, out=self.biases[layer].grad)
+            X, weight = self._inputs[layer], self._factors[layer]
+            torch.sum(gradient, 0, dtype=self.dtype, out=self.biases[layer].grad)
+            product = grad = self.weights[layer].grad
+            if self.product_dtype != self.dtype:
+                product = self._buffer(("grad", layer), *grad.shape)
             if layer == 0:
                 flat = gradient.reshape(len(X), -1)
-                torch.mm(flat.T, X, out=weight.grad.view(-1, X.shape[1]))
+                torch.mm(flat.T, X, out=product.view(-1, X.shape[1]))
+            elif self.n_heads == 1:
+                torch.mm(gradient[:, 0].T, X[:, 0], out=product[0])
+            else:
+                of_head = gradient.transpose(0, 1)
+                torch.bmm(of_head.transpose(1, 2), X.transpose(0, 1), out=product)
+            if product is not grad:
+                grad.copy_(product)
+            if layer == 0:
                 return
             back = self._buffer(("back", layer), *X.shape)
             if self.n_heads == 1:
-                torch.mm(gradient[:, 0].T, X[:, 0], out=weight.grad[0])
                 torch.mm(gradient[:, 0], weight[0], out=back[:, 0])
             else:
-                of_head = gradient.transpose(0, 1)
-                torch.bmm(of_head.transpose(1, 2), X.transpose(0, 1), out=weight.grad)
                 torch.bmm(of_head, weight, out=back.transpose(0, 1))
             # LeakyReLU keeps signs, so its result tells the slope.
             torch.ops.aten.leaky_relu_backward(
@@ -138,15 +158,21 @@ class Heads(nn.Module):
             for head in range(self.n_heads)
         ]
 
-    def _buffer(self, name, *shape):
+    def _buffer(self, name, *shape, dtype=None):
         """Memory that is used again at each step; batches may be shorter."""
+        new = {"size": shape, "dtype": dtype or self.product_dtype}
         if not self.training:
-            return self.weights[0].new_empty(shape)
+            return self.weights[0].new_empty(**new)
         buffer = self._buffers_of_batch.get(name)
         if buffer is None or len(buffer) < shape[0]:
-            buffer = self.weights[0].new_empty(shape)
+            buffer = self.weights[0].new_empty(**new)
             self._buffers_of_batch[name] = buffer
         return buffer[: shape[0]]
+
+    def _cast(self, name, tensor, dtype):
+        if tensor.dtype == dtype:
+            return tensor
+        return self._buffer(name, *tensor.shape, dtype=dtype).copy_(tensor)
 
     def _draw_masks(self, layer, X):
         """A mask (n, 1, units) for each run of heads with one dropout, or None."""

@@ -60,6 +60,7 @@ SHARED = (
     "shots",
     "max_iter",
     "device",
+    "matmul_precision",
     "random_state",
 )
 OF_EACH = (
@@ -512,8 +513,12 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
             momentum=first.momentum,
             schedule=first._schedule(first.max_iter * sampler.n_batches),
         )
-        trainee = Trainee(heads, fused_objective(leaders, targets))
-        x = place_features(first._features.transform(X), device)
+        trainee = Trainee(
+            heads,
+            fused_objective(leaders, targets),
+            tf32=first.matmul_precision == "tf32",
+        )
+        x = place_features(first._features.transform(X), device, first._product_dtype)
         of_row = torch.from_numpy(group).to(device)
         for _ in range(first.max_iter):
             batches = sampler.epoch(device)
@@ -555,6 +560,7 @@ def _new_heads(regressors, device):
         dropout=[regressor.dropout for regressor in regressors],
         seed=regressors[0]._seed,
         device=device,
+        product_dtype=regressors[0]._product_dtype,
     )
 
 

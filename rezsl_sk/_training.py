@@ -3,6 +3,7 @@
 Tensors in, a trained head out; nothing here knows scikit-learn.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
@@ -234,18 +235,31 @@ class FusedObjective:
 class Trainee:
     """Heads and what they are trained for: a batch in, gradients out.
 
+    Parameters
+    ----------
+    heads : Heads
+
+    objective : FusedObjective, or Objective for one head
+
+    tf32 : bool
+        Whether CUDA may round the factors of products to 10 bits.
+
     Attributes
     ----------
     latest_weights : tensor of shape (heads, a) or None
         Sums of ReMSE's weights over the latest batch.
     """
 
-    def __init__(self, heads, objective):
-        self.heads, self.objective = heads, objective
+    def __init__(self, heads, objective, *, tf32=False):
+        self.heads, self.objective, self.tf32 = heads, objective, tf32
         self.fused = isinstance(objective, FusedObjective)
 
     def gradients(self, x, group):
         """Fill the gradients; the objective's two terms, each (heads,) or None."""
+        with tf32_products() if self.tf32 else contextlib.nullcontext():
+            return self._gradients(x, group)
+
+    def _gradients(self, x, group):
         output = self.heads(x)
         if self.fused:
             *terms, gradient = self.objective.gradient(output, group)
@@ -267,6 +281,21 @@ class Trainee:
 
     def train(self):
         self.heads.train()
+
+
+@contextlib.contextmanager
+def tf32_products():
+    """Let CUDA use TF32 within the block; what was set is set again after it."""
+    matmul = torch.backends.cuda.matmul
+    # The newer name where there is one: torch refuses to mix them.
+    new = hasattr(matmul, "fp32_precision")
+    name, value = ("fp32_precision", "tf32") if new else ("allow_tf32", True)
+    before = getattr(matmul, name)
+    setattr(matmul, name, value)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
 
 
 class AutogradTrainee:
@@ -623,13 +652,14 @@ def as_tensor(array, device):
     return torch.from_numpy(array).to(device)
 
 
-def place_features(X, device):
+def place_features(X, device, dtype=None):
     """X (n, d) as a tensor: on the device if it fits beside the rest, else here."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if X.nbytes > 0.7 * free:
-            return as_tensor(X, "cpu")
-    return as_tensor(X, device)
+            device = "cpu"
+    x = as_tensor(X, device)
+    return x if dtype is None else x.to(dtype)
 
 
 def state_to_numpy(state):

@@ -708,3 +708,51 @@ def test_attributes_too_large_to_be_squared_are_a_sentence(X_S):
     X, S = X_S[0].astype(np.float64), X_S[1].astype(np.float64)
     with pytest.raises(ValueError, match="too large to be squared"):
         quick().fit(X, S * 1e200)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (np.float32, {}),
+        (np.float64, {}),
+        (np.float32, {"early_stopping": True}),
+        (np.float32, {"loss": "mae"}),
+    ],
+)
+def test_products_of_less_precision_name_classes_as_well(
+    device, precision, dtype, options
+):
+    data = make_zero_shot(random_state=0)
+    rows, unseen = data.trainval, data.unseen_classes
+    X, S = data.X[rows].astype(dtype), data.attributes[data.labels[rows]]
+    accuracy = {}
+    for name in ("full", precision):
+        model = ReZSLRegressor(
+            matmul_precision=name,
+            feature_weight=0,
+            device=device,
+            random_state=0,
+            **options,
+        ).fit(X, S)
+        assert model.coefs_[0].dtype == dtype
+        names = model.predict(
+            data.X[data.test_unseen].astype(dtype),
+            prototypes=data.attributes[unseen],
+            classes=data.class_names[unseen],
+        )
+        accuracy[name] = (names == data.y[data.test_unseen]).mean()
+    assert accuracy[precision] > accuracy["full"] - 0.05
+
+
+def test_products_in_bfloat16_are_seeded(X_S):
+    first, second = (quick(matmul_precision="bfloat16").fit(*X_S) for _ in range(2))
+    np.testing.assert_array_equal(first.coefs_[0], second.coefs_[0])
+
+
+def test_products_in_bfloat16_of_rows_that_come_in_parts(X_S):
+    model = quick(matmul_precision="bfloat16", warm_start=True).fit(*X_S)
+    first = model.loss_
+    assert model.fit(*X_S).loss_ < first
+    assert np.isfinite(model.partial_fit(*X_S).loss_)

@@ -286,3 +286,18 @@ def test_sizes_out_of_range_fail_alone(X_S, grid):
 def test_an_empty_grid_is_a_sentence(X_S):
     with pytest.raises(ValueError, match="nothing to try"):
         ReZSLSearchCV(quick(), [], cv=2).fit(*X_S)
+
+
+def test_products_in_bfloat16_side_by_side(X_S):
+    options = {"refit": False, "cv": 3}
+    grid = {"learning_rate_init": [1e-3, 1e-2], "scale": [5.0, 10.0]}
+    scores = [
+        ReZSLSearchCV(
+            quick(matmul_precision=precision, feature_weight=0), grid, **options
+        )
+        .fit(*X_S)
+        .cv_results_["mean_test_score"]
+        for precision in ("full", "bfloat16")
+    ]
+    np.testing.assert_allclose(*scores, atol=0.03)
+    assert not np.array_equal(*scores)

@@ -1,5 +1,7 @@
 """The loop against the public reference's run, its batches and its stopping."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -300,3 +302,44 @@ def test_optimiser_state_survives_the_way_through_numpy():
     assert torch.equal(back["a"][0], state["a"][0])
     assert torch.equal(back["b"][0], state["b"][0])
     assert back["a"][1] == 2
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_products_in_bfloat16_are_those_of_full_precision_but_for_rounding(m):
+    rng = torch.Generator().manual_seed(0)
+    arrays = [initial_arrays([40, 24, 16, 6], np.float32, rng) for _ in range(m)]
+    X = torch.randn(50, 40, generator=rng)
+    gradient = torch.randn(50, m, 6, generator=rng)
+    results = []
+    for dtype in (None, torch.bfloat16):
+        heads = Heads(arrays, dropout=0.5, seed=0, product_dtype=dtype)
+        output = heads(X).clone()
+        heads.backward(gradient)
+        results.append([output, *(parameter.grad for parameter in heads.parameters())])
+    for full, half in zip(*results, strict=True):
+        assert half.dtype == torch.float32
+        # 8 bits of each factor, over three layers and back; near 0 slopes may differ
+        assert (full - half).norm() < 0.05 * full.norm()
+        assert not torch.equal(full, half)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tf32_is_on_for_the_products_alone(fails, monkeypatch):
+    def setting():
+        matmul = torch.backends.cuda.matmul
+        return getattr(matmul, "fp32_precision", None) or matmul.allow_tf32
+
+    class Spy(Heads):
+        def backward(self, gradient):
+            seen.append(setting())
+            if fails:
+                raise RuntimeError("out of memory")
+
+    seen, before = [], setting()
+    table = torch.eye(3)
+    heads = Spy([initial_arrays([4, 3], np.float32, torch.Generator().manual_seed(0))])
+    trainee = Trainee(heads, fused(table, [(1, 1)]), tf32=True)
+    with pytest.raises(RuntimeError) if fails else contextlib.nullcontext():
+        trainee.gradients(torch.ones(6, 4), torch.arange(6) % 3)
+    assert seen[0] in ("tf32", True) and seen[0] != before
+    assert setting() == before
