@@ -71,7 +71,7 @@ class FeatureSide:
         some, of_some = (X, group) if sample is None else sample
         # Means are as good from every n-th row (of rows sorted by class, too).
         few = some[:: max(1, len(some) // BLOCK_ROWS)]
-        self.draws = [RandomUnits(m, rng).fit(few) for _ in range(N_DRAWS)]
+        self.units = RandomUnits(m, N_DRAWS, rng).fit(few)
 
         folds = []
         if K >= 4:
@@ -111,22 +111,25 @@ class FeatureSide:
         self.spread = float(np.concatenate(spread).mean())
         return self
 
-    def features(self, X):
-        """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d')."""
-        for units in self.draws:
-            yield units.features(X)
-
     def weights(self, prototypes):
-        """v(s) of classes (k, a), of length 1: an array of shape (draws, k, d')."""
+        """What :meth:`similarities` takes of classes (k, a): (k, d + draws * m).
+
+        Features x are the same in all draws, and all f(x) have one length. So the
+        mean of the cosines is one product, with the sum of what the draws' v(s),
+        brought to length 1, have for x, and beside it what each has for its random
+        units.
+        """
+        d = self.coef.shape[1] - self.units.m
         k = self._kernel(prototypes).astype(self.coef.dtype)
-        return np.stack([unit_rows(k @ coef.T) for coef in self.coef])
+        V = [unit_rows(k @ coef.T) for coef in self.coef]
+        joined = np.hstack([sum(v[:, :d] for v in V), *(v[:, d:] for v in V)])
+        joined /= np.asarray(len(V) * np.sqrt(self.coef.shape[1]), dtype=joined.dtype)
+        return joined
 
     def similarities(self, X, V):
-        """Mean cosines (n, k) of scaled X (n, d) with weights V (draws, k, d')."""
-        total = 0
-        for F, weights in zip(self.features(X), V, strict=True):
-            total = total + unit_rows(F) @ weights.T
-        return total / np.asarray(len(V), dtype=total.dtype)
+        """Mean cosines (n, k) of scaled X (n, d) with weights V of k classes."""
+        x, H = self.units.parts(X)
+        return np.hstack([x, H.reshape(len(x), -1)]) @ V.T
 
     def _sums(self, X, group, n_classes, folds):
         """Sums over all rows, in one pass, which is what a file allows.
@@ -142,25 +145,32 @@ class FeatureSide:
         sums : ndarray of shape (draws, K, d')
             Of the rows of each class.
         """
-        width = X.shape[1] + self.draws[0].m
+        d = X.shape[1]
+        width = d + self.units.m
         fold_of = np.zeros(n_classes, dtype=np.intp)
         for number, (_, held) in enumerate(folds):
             fold_of[held] = number
-        grams = np.zeros((len(self.draws), width, width), dtype=X.dtype)
-        held_grams = np.zeros((len(folds), width, width), dtype=X.dtype)
-        sums = np.zeros((len(self.draws), n_classes, width))
+        grams = np.zeros((N_DRAWS, width, width), dtype=X.dtype)
+        # Too few classes for folds are one.
+        held_grams = np.zeros((max(1, len(folds)), width, width), dtype=X.dtype)
+        sums = np.zeros((N_DRAWS, n_classes, width))
         for rows, block in blocks(X, BLOCK_ROWS):
-            fold = fold_of[group[rows]]
-            for draw, F in enumerate(self.features(block)):
-                sums[draw] += class_sums(F, group[rows], n_classes)
-                if draw or not folds:
-                    grams[draw] += F.T @ F
-                    continue
-                for number in np.unique(fold):
-                    part = F[fold == number]
-                    held_grams[number] += part.T @ part
-        if folds:
-            grams[0] = held_grams.sum(axis=0)
+            x, H = self.units.parts(block)
+            of_row, fold = group[rows], fold_of[group[rows]]
+            sums[:, :, :d] += class_sums(x, of_row, n_classes)
+            for draw in range(N_DRAWS):
+                sums[draw, :, d:] += class_sums(H[:, draw], of_row, n_classes)
+            for number in np.unique(fold):
+                mine = fold == number
+                part = np.hstack([x[mine], H[mine, 0]])
+                held_grams[number] += part.T @ part
+            for draw in range(1, N_DRAWS):
+                grams[draw, :d, d:] += x.T @ H[:, draw]
+                grams[draw, d:, d:] += H[:, draw].T @ H[:, draw]
+        grams[0] = held_grams.sum(axis=0)
+        # What is left of the other draws: x is the same in all.
+        grams[1:, :d, :d] = grams[0, :d, :d]
+        grams[1:, d:, :d] = grams[1:, :d, d:].swapaxes(1, 2)
         return grams, held_grams, sums
 
     def _choose(self, X, group, prototypes, folds, n_of_class, held_grams, sums):
@@ -170,7 +180,7 @@ class FeatureSide:
         would take as long again. n_of_class (K,), held_grams and sums are those of
         all rows, of which X (n, d) may be a sample.
         """
-        units, gram = self.draws[0], held_grams.sum(axis=0)
+        gram = held_grams.sum(axis=0)
         count = np.bincount(group, minlength=len(prototypes))
         grid = list(
             itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
@@ -199,7 +209,7 @@ class FeatureSide:
                         candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
             for part in parts:
-                F = units.features(X[part])
+                (F,) = self.units.features(X[part], n_draws=1)
                 of_row = np.searchsorted(held, group[part])
                 vote = 1 / count[group[part]]  # one per class
                 scores = {penalty: F @ W for penalty, W in weights.items()}
@@ -221,39 +231,57 @@ class RandomUnits:
     m : int
         Number of units.
 
+    n_draws : int
+        Of R and b.
+
     rng : NumPy Generator
-        Draws R and b.
+        Draws them.
     """
 
-    def __init__(self, m, rng):
-        self.m, self.rng = m, rng
+    def __init__(self, m, n_draws, rng):
+        self.m, self.n_draws, self.rng = m, n_draws, rng
 
     def fit(self, X):
         """Draw for scaled X (n, d), and learn the means."""
         d, m = X.shape[1], self.m
         self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
-        # Rows of length sqrt(d) give the units' inputs a variance of 1.
-        self.R = (self.rng.normal(size=(d, m)) / np.sqrt(d)).astype(X.dtype)
-        self.b = (0.5 * self.rng.normal(size=m)).astype(X.dtype)
+        self.R = np.empty((d, self.n_draws * m), dtype=X.dtype)
+        self.b = np.empty(self.n_draws * m, dtype=X.dtype)
+        for draw in range(self.n_draws):
+            mine = slice(draw * m, (draw + 1) * m)
+            # Rows of length sqrt(d) give the units' inputs a variance of 1.
+            self.R[:, mine] = self.rng.normal(size=(d, m)) / np.sqrt(d)
+            self.b[mine] = 0.5 * self.rng.normal(size=m)
         del self.rng
-        total = np.zeros(m)
+        total = np.zeros(self.n_draws * m)
         for rows in gen_batches(len(X), BLOCK_ROWS):
-            total += self._random(self._centred(X[rows])).sum(axis=0, dtype=np.float64)
+            H = self._random(self._centred(X[rows]), self.n_draws)
+            total += H.sum(axis=0, dtype=np.float64)
         self.random_mean = (total / len(X)).astype(X.dtype)
         return self
 
-    def features(self, X):
-        """f(x) of scaled X (n, d): an array of shape (n, d')."""
-        X = self._centred(X)
-        H = unit_rows(self._random(X) - self.random_mean)
-        return np.hstack([X, H * np.asarray(np.sqrt(H.shape[1]), dtype=H.dtype)])
+    def features(self, X, n_draws=None):
+        """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d + m)."""
+        x, H = self.parts(X, n_draws)
+        for draw in range(H.shape[1]):
+            yield np.hstack([x, H[:, draw]])
+
+    def parts(self, X, n_draws=None):
+        """The two parts of f(x): (n, d), and of the first draws (n, n_draws, m)."""
+        n_draws = n_draws or self.n_draws
+        x = self._centred(X)
+        H = self._random(x, n_draws)
+        H -= self.random_mean[: n_draws * self.m]
+        return x, _of_size(H.reshape(-1, self.m)).reshape(len(x), n_draws, self.m)
 
     def _centred(self, X):
-        X = unit_rows(X - self.mean)
-        return X * np.asarray(np.sqrt(X.shape[1]), dtype=X.dtype)
+        return _of_size(X - self.mean)
 
-    def _random(self, X):
-        return np.maximum(X @ self.R + self.b, 0)
+    def _random(self, x, n_draws):
+        units = slice(n_draws * self.m)
+        H = x @ self.R[:, units]
+        H += self.b[units]
+        return np.maximum(H, 0, out=H)
 
 
 class ClassKernel:
@@ -299,6 +327,14 @@ class ClassKernel:
         """(κ(S, S) + λ I)^-1 of the seen classes: (K, K)."""
         K = self._seen + class_penalty * np.eye(len(self._seen))
         return cho_solve(cho_factor(K), np.eye(len(K)))
+
+
+def _of_size(rows):
+    """Bring rows (n, d) to the length sqrt(d), in place; rows of zeros stay."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    size = np.asarray(np.sqrt(rows.shape[1]), dtype=rows.dtype)
+    rows *= size / np.where(length > 0, length, 1)
+    return rows
 
 
 def _ridge(gram, n, sums, penalty):

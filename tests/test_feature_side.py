@@ -83,8 +83,8 @@ def test_weights_and_similarities_are_their_formulas(data, training):
     X, group, P = training
     side = FeatureSide().fit(X, group, P, seed=0)
     d, unseen = X.shape[1], data.attributes[data.unseen_classes]
-    weights, cosines = side.weights(unseen), []
-    for F, got in zip(side.features(X), weights, strict=True):
+    weights, cosines, of_x = side.weights(unseen), [], 0.0
+    for draw, F in enumerate(side.units.features(X)):
         m = F.shape[1] - d
         # Both parts are centred (before they are brought to one length) and of
         # fixed length.
@@ -92,9 +92,13 @@ def test_weights_and_similarities_are_their_formulas(data, training):
         np.testing.assert_allclose(np.linalg.norm(F[:, d:], axis=1), np.sqrt(m))
         V = slow_weights(F, group, P, unseen, *side.choice.values())
         V /= np.linalg.norm(V, axis=1, keepdims=True)
-        np.testing.assert_allclose(got, V, rtol=1e-6, atol=1e-9)
+        mine = weights[:, d + draw * m : d + (draw + 1) * m]
+        share = N_DRAWS * np.sqrt(d + m)
+        np.testing.assert_allclose(share * mine, V[:, d:], rtol=1e-6, atol=1e-9)
+        of_x = of_x + V[:, :d]
         cosines.append(F @ V.T / np.linalg.norm(F, axis=1, keepdims=True))
     assert len(cosines) == N_DRAWS
+    np.testing.assert_allclose(share * weights[:, :d], of_x, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(
         side.similarities(X, weights), np.mean(cosines, axis=0), rtol=1e-6, atol=1e-9
     )
@@ -102,7 +106,7 @@ def test_weights_and_similarities_are_their_formulas(data, training):
 
 def test_draws_differ_in_their_random_units_alone(training):
     X, group, P = training
-    first, second, *_ = FeatureSide().fit(X, group, P, seed=0).features(X)
+    first, second, *_ = FeatureSide().fit(X, group, P, seed=0).units.features(X)
     d = X.shape[1]
     np.testing.assert_array_equal(first[:, :d], second[:, :d])
     m = first.shape[1] - d
@@ -113,11 +117,12 @@ def test_draws_differ_in_their_random_units_alone(training):
 def test_linear_kernel_is_eszsl(data, training, monkeypatch):
     """The dual form: weights point where ESZSL's do, on the same features."""
     monkeypatch.setattr(module, "LAPLACE_SHARE", 0.0)
+    monkeypatch.setattr(module, "N_DRAWS", 1)
     choice = {"unit": "given", "feature_penalty": 0.3, "class_penalty": 0.5}
     monkeypatch.setattr(FeatureSide, "_choose", lambda *args: choice)
     X, group, P = training
     side = FeatureSide().fit(X, group, P, seed=0)
-    F = next(side.features(X))
+    F = next(side.units.features(X))
     S = P - P.mean(axis=0)
     unseen = data.attributes[data.unseen_classes] - P.mean(axis=0)
     n, d = F.shape
@@ -130,7 +135,8 @@ def test_linear_kernel_is_eszsl(data, training, monkeypatch):
         @ unseen.T
     ).T
     eszsl /= np.linalg.norm(eszsl, axis=1, keepdims=True)
-    got = side.weights(data.attributes[data.unseen_classes])[0]
+    got = side.weights(data.attributes[data.unseen_classes])
+    got *= np.sqrt(F.shape[1])
     np.testing.assert_allclose(got, eszsl, rtol=1e-6, atol=1e-9)
 
 
@@ -153,7 +159,7 @@ def test_choice_is_the_best_on_folds_without_the_held_out_classes(
     X = X + np.random.default_rng(0).normal(scale=2.0, size=X.shape)
     side = FeatureSide().fit(X, group, P, seed=0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(P)))
-    draws, score = list(side.features(X)), {}
+    draws, score = list(side.units.features(X)), {}
     for unit in ("given", "range"):
         for g in (0.03, 30.0):
             for c in (0.1, 10.0):
