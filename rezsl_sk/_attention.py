@@ -300,7 +300,9 @@ class AttentionRegressor(ReZSLRegressor):
                     f"model was fitted on {expected[0]} of {expected[1]}; cache both "
                     "with the same backbone and image size."
                 )
-        return X if regions is None else np.asarray(X).reshape(len(X), -1)
+        if regions is None:
+            return X
+        return np.asarray(X).reshape(len(X), math.prod(regions))
 
     def _regions(self, x):
         return x.reshape(len(x), self.n_regions_, -1)
@@ -331,6 +333,7 @@ class AttentionRegressor(ReZSLRegressor):
             return np.eye(a)
         what = "attribute_embeddings"
         if hasattr(E, "reindex") and self.attribute_names_ is not None:
+            E = E.set_axis(E.index.map(str))
             names = self.attribute_names_.tolist()
             missing = [name for name in names if name not in E.index]
             twice = E.index[E.index.duplicated()].intersection(names).tolist()
@@ -352,7 +355,8 @@ class AttentionRegressor(ReZSLRegressor):
                 f"{what} has rows of zeros: {zero[:5].tolist()}. They cannot ask for "
                 "anything; embed these attributes, or leave them out."
             )
-        return unit_rows(E)
+        # By the largest entry first: squares must neither over- nor underflow.
+        return unit_rows(E / np.abs(E).max(axis=1, keepdims=True))
 
     def _check_same_shapes(self, X, S):
         given = self.n_regions_, X.shape[1] // self.n_regions_, S.shape[1]

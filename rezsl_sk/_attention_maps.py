@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from numbers import Integral
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -159,7 +160,14 @@ class AttentionMapDisplay:
         if attribute_names is None:
             attribute_names = regressor.attribute_names_
         named = _names(attribute_names, a)
+        if isinstance(attributes, str):
+            attributes = [attributes]
         if np.ndim(attributes) == 0:
+            if not isinstance(attributes, Integral) or attributes < 1:
+                raise ValueError(
+                    "attributes must be how many to show, at least 1, or which; got "
+                    f"{attributes!r}."
+                )
             height = regressor.predict(X).reshape(n, a) - regressor.attribute_offset_
             height = height / regressor.attribute_scale_
             height[:, regressor.constant_attributes_] = -np.inf
@@ -235,16 +243,21 @@ class AttentionMapDisplay:
 
         maps, names = np.asarray(self.maps), np.asarray(self.names)
         paths = np.asarray(self.paths)
+        if maps.ndim != 3:
+            raise ValueError(
+                f"maps have the shape {maps.shape}; give (n, k, r): pictures, "
+                "attributes, regions."
+            )
         n, k, r = maps.shape
         if names.shape != (n, k) or paths.shape != (n,):
             raise ValueError(
                 f"{n} pictures with {k} maps each need names of shape ({n}, {k}) and "
                 f"paths of shape ({n},), got {names.shape} and {paths.shape}."
             )
-        grid = (math.isqrt(r),) * 2 if self.grid is None else tuple(self.grid)
-        if math.prod(grid) != r:
+        grid = (math.isqrt(r),) * 2 if self.grid is None else np.ravel(self.grid)
+        if len(grid) != 2 or min(grid) < 1 or math.prod(grid) != r:
             raise ValueError(
-                f"{r} regions make no grid of {grid[0]} x {grid[1]}; say by "
+                f"{r} regions make no grid of {' x '.join(map(str, grid))}; say by "
                 "grid=(rows, columns) how they lie."
             )
         if ax is None:
@@ -265,9 +278,9 @@ class AttentionMapDisplay:
             frame = one.axis()
             # What nobody looks at is dark, the rest is the picture itself.
             shade = np.zeros((*grid, 4))
-            shade[..., 3] = 0.9 * (
-                1 - maps[i, j - 1].reshape(grid) / maps[i, j - 1].max()
-            )
+            brightest = maps[i, j - 1].max()
+            share = maps[i, j - 1].reshape(grid) / (brightest if brightest > 0 else 1)
+            shade[..., 3] = 0.9 * (1 - share)
             one.imshow(
                 shade,
                 extent=(left, left + side, top + side, top),

@@ -54,9 +54,11 @@ def open_rows(X, *, what="X", stream=True):
         return X
     if isinstance(X, h5py.Dataset) and not X:
         raise ValueError(f"the HDF5 file of {what} is closed; open it again.")
+    if not X.shape:
+        raise ValueError(f"{what} has the shape {X.shape}; rows are needed, (n, d).")
     if isinstance(X, np.memmap):
         _check_length(X, what)
-    size = np.dtype(_working_dtype(X)).itemsize * math.prod(X.shape)
+    size = np.dtype(working_dtype(X)).itemsize * math.prod(X.shape)
     if not stream or size <= IN_MEMORY_BYTES:
         return _read(X, slice(None), what)
     if X.dtype.kind not in "fiub" or X.ndim != 2:
@@ -65,6 +67,17 @@ def open_rows(X, *, what="X", stream=True):
             "read as it is needed must hold numbers, of shape (n, d)."
         )
     return Rows(X, what=what)
+
+
+def file_of(X):
+    """The file that X lies in, or None."""
+    if isinstance(X, FeatureCache):
+        X = X.X
+    if isinstance(X, LazyFeatures):
+        return X._cache.path
+    if isinstance(X, h5py.Dataset):
+        return X.file.filename if X else None
+    return getattr(X, "filename", None)
 
 
 def is_stored(X):
@@ -126,7 +139,7 @@ class Rows:
         self._file_shape = self.shape = tuple(data.shape)
         chunks = getattr(self._dataset(), "chunks", None)
         self._chunk = chunks[0] if chunks else 1  # rows read together anyway
-        self.dtype = self._read_dtype = np.dtype(_working_dtype(data))
+        self.dtype = self._read_dtype = np.dtype(working_dtype(data))
         self.checked = False
         self.sample = self.held_out = None
 
@@ -248,6 +261,13 @@ class Rows:
     def _raw(self, start, stop, positions):
         """Rows of one piece of the file, checked, in working precision."""
         block = _read(self._data, slice(start, stop), self._what)
+        if block.shape != (stop - start, self._file_shape[1]):
+            raise CacheError(
+                f"rows {start} to {stop - 1} of {self._what} have the shape "
+                f"{block.shape}: the file was {self._file_shape[0]} x "
+                f"{self._file_shape[1]} when it was opened, and another has taken its "
+                "place. Open it again."
+            )
         if self._index is not None and positions.stop - positions.start < len(block):
             block = block[self._index[positions] - start]
         with np.errstate(over="ignore"):
@@ -377,8 +397,29 @@ class _Task(threading.Thread):
         return result
 
 
-def _working_dtype(data):
-    return np.float64 if data.dtype == np.float64 else np.float32
+def working_dtype(X):
+    """In which an estimator works: float64 for that and wider, else float32.
+
+    In the byte order of this machine, whatever that of X.
+    """
+    is_wide = X.dtype.kind == "f" and X.dtype.itemsize >= 8
+    return np.float64 if is_wide else np.float32
+
+
+def in_dtype(X, dtype):
+    """X in a working type, or a sentence if its values go beyond that."""
+    with np.errstate(over="ignore"):
+        converted = X.astype(dtype, copy=False, order="C")
+    # Rows of a file are checked when they are read.
+    if not isinstance(X, Rows) and X.dtype.itemsize > np.dtype(dtype).itemsize:
+        finite = np.isfinite(converted).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"X holds values beyond the range of {np.dtype(dtype)} in rows "
+                f"{np.flatnonzero(~finite)[:5].tolist()}; rescale the features, or fit "
+                "in float64."
+            )
+    return converted
 
 
 def _read(data, rows, what):
@@ -396,7 +437,10 @@ def _read(data, rows, what):
 
 def _check_length(X, what):
     """Refuse a memory map that is longer than its file: to read on would kill us."""
-    if X.filename is None or not isinstance(X.base, mmap.mmap):
+    base = X
+    while isinstance(base, np.ndarray):  # a view of a view of the map
+        base = base.base
+    if X.filename is None or not isinstance(base, mmap.mmap):
         return
     size = os.path.getsize(X.filename)
     if size < X.offset + X.nbytes:

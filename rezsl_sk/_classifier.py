@@ -10,6 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 
+from ._atomic import all_or_nothing
 from ._attention import AttentionRegressor
 from ._blocks import Rows
 from ._regressor import ReZSLRegressor, shown_to_callbacks
@@ -119,6 +120,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         self.candidates = candidates
         self.seen_penalty = seen_penalty
 
+    @all_or_nothing
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -163,8 +165,8 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
             task.call_on_fit_task_begin(estimator=self, **shown)
             self._fit_regressor(X, group, self.classes_)
             task.call_on_fit_task_end(estimator=self, **shown)
-        # Two of the levels are scikit-learn's decorators of fit.
-        self._warn_of_equals(stacklevel=5)
+        # Four of the levels are decorators of fit.
+        self._warn_of_equals(stacklevel=6)
         context.call_on_fit_task_end(
             estimator=self, **shown, reconstruction_attributes=lambda: {}
         )
@@ -208,6 +210,11 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
 
     def _takes_regions(self):
         return isinstance(self.regressor, AttentionRegressor)
+
+    def _check_X(self, X):
+        X = super()._check_X(X)
+        # Of regions only their number has been compared.
+        return self.regressor_._check_X(X) if self._takes_regions() else X
 
     def _fit_seen(self, X, group, classes):
         self.regressor_ = self._new_regressor()

@@ -180,7 +180,6 @@ class FeatureSide:
         would take as long again. n_of_class (K,), held_grams and sums are those of
         all rows, of which X (n, d) may be a sample.
         """
-        gram = held_grams.sum(axis=0)
         count = np.bincount(group, minlength=len(prototypes))
         grid = list(
             itertools.product(("given", "range"), FEATURE_PENALTIES, CLASS_PENALTIES)
@@ -190,7 +189,8 @@ class FeatureSide:
             rows = np.flatnonzero(np.isin(group, held))
             parts = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
             n = n_of_class[kept].sum()
-            rest = gram - held_grams[number]
+            # No difference: where a fold holds most of the rows it would be rounding.
+            rest = sum(held_grams[i] for i in range(len(folds)) if i != number)
             weights = {
                 penalty: _ridge(rest, n, sums[kept], penalty)
                 for penalty in FEATURE_PENALTIES

@@ -26,13 +26,16 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._atomic import all_or_nothing
 from ._blocks import (
     IN_MEMORY_BYTES,
     Rows,
     Sample,
     blocks,
+    in_dtype,
     open_rows,
     sample_size,
+    working_dtype,
 )
 from ._feature_side import FeatureSide
 from ._heads import Heads, forward_arrays, initial_arrays
@@ -420,6 +423,7 @@ class ReZSLRegressor(
         self.random_state = random_state
         self.verbose = verbose
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit the attribute regressor.
@@ -476,6 +480,7 @@ class ReZSLRegressor(
 
     def _begin(self, X, S, prototypes, group, is_table=None):
         """All before the first step; which classes to train on, and a generator."""
+        self._side = None
         self._start_run(is_table, prototypes, group)
         resume = self.warm_start and hasattr(self, "coefs_")
         if resume:
@@ -508,6 +513,7 @@ class ReZSLRegressor(
         self._fit_feature_side(X, prototypes, group, trained, side)
         self.__dict__.pop("_state", None)
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
         self,
@@ -583,6 +589,12 @@ class ReZSLRegressor(
             self._seed = int(random_state.randint(np.iinfo(np.int32).max))
             generator = torch.Generator().manual_seed(self._seed)
             self._set_scaling(self._new_scaling().fit(X), table)
+            if S.shape[1] > 1 and not len(self._space.varying):
+                raise ValueError(
+                    "the first call of partial_fit settles which attributes vary, and "
+                    "its S has one value in each. Give it rows of several classes, or "
+                    "prototypes=, the attributes of all training classes."
+                )
             self._initialise(X.shape[1], X.dtype, generator)
             self.validation_classes_ = np.empty(0, dtype=np.intp)
             self.error_matrix_ = np.empty((0, S.shape[1]), dtype=X.dtype)
@@ -756,9 +768,8 @@ class ReZSLRegressor(
         if (self.warm_start or not reset) and hasattr(self, "coefs_"):
             dtype = self.coefs_[0].dtype
         else:
-            dtype = np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
-        with np.errstate(over="ignore"):
-            return X.astype(dtype, copy=False, order="C")
+            dtype = np.dtype(working_dtype(X))
+        return in_dtype(X, dtype)
 
     def _check_same_shapes(self, X, S):
         """X (n, d) and S, or a table (K, a), must fit the weights there are."""
@@ -881,7 +892,8 @@ class ReZSLRegressor(
     def _start_curves(self, partial=False):
         for name in ("", "regression_", "classification_"):
             curve = f"{name}loss_curve_"
-            setattr(self, curve, getattr(self, curve, []) if partial else [])
+            # A copy: a call that fails must not have lengthened the old one.
+            setattr(self, curve, [*getattr(self, curve, [])] if partial else [])
         self.validation_scores_ = []
         if not partial or not hasattr(self, "weight_curve_"):
             self.weight_curve_ = self.attribute_offset_[np.newaxis][:0]

@@ -71,6 +71,8 @@ class FeatureScaling:
         n, total, square = 0, np.zeros(d), np.zeros(d)
         near = None  # a point not far from the mean: squares around it stay small
         for X in blocks:
+            if not len(X):  # rows of held-out classes alone
+                continue
             n += len(X)
             if self.how is None:
                 continue

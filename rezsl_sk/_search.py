@@ -17,6 +17,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context, clone
+from sklearn.callback import with_callbacks
 from sklearn.metrics._scorer import _MultimetricScorer
 from sklearn.model_selection import ParameterGrid, ParameterSampler, check_cv
 from sklearn.model_selection._search import BaseSearchCV
@@ -193,6 +194,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         self.n_iter = n_iter
         self.random_state = random_state
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
@@ -248,7 +250,10 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 f"candidates, totalling {self.n_splits_ * len(candidates)} fits",
                 flush=True,
             )
-        out = self._evaluate_all(candidates, X, y, splits, scorers)
+        context = self._init_callback_context(
+            max_subtasks=1 + (self.refit is not False)
+        ).call_on_fit_task_begin(estimator=self, X=X, y=y)
+        out = self._evaluate_all(candidates, X, y, splits, scorers, context)
         _warn_or_raise_about_fit_failures(out, self.error_score)
         if callable(self.scoring):
             _insert_error_scores(out, self.error_score)
@@ -267,14 +272,20 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 ]
             self.best_params_ = results["params"][self.best_index_]
         if self.refit:
-            start = time.time()
-            self.best_estimator_ = self._candidate(self.best_params_).fit(X, y)
-            self.refit_time_ = time.time() - start
+            self.best_estimator_ = self._candidate(self.best_params_)
+            task = context.subcontext(task_name="refit-with-best-params")
+            with task.propagate_callback_context(self.best_estimator_):
+                task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+                start = time.time()
+                self.best_estimator_.fit(X, y)
+                self.refit_time_ = time.time() - start
+            task.call_on_fit_task_end(estimator=self, X=X, y=y)
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
         is_many = isinstance(scorers, _MultimetricScorer)
         self.scorer_ = scorers._scorers if is_many else scorers
         self.cv_results_ = results
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return self
 
     def _get_scorers(self):
@@ -294,7 +305,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
     def _candidate(self, params):
         return clone(self.estimator).set_params(**clone(params, safe=False))
 
-    def _evaluate_all(self, candidates, X, y, splits, scorers):
+    def _evaluate_all(self, candidates, X, y, splits, scorers, context):
         """A result for each candidate and fold, in GridSearchCV's order."""
         parts = self._parts(candidates, X, y, len(splits))
         # The first part of each fold computes what the others of it share.
@@ -307,6 +318,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 )
                 seen.add(key)
         out = [None] * (len(candidates) * len(splits))
+        context = context.subcontext(task_name="search", max_subtasks=len(out))
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         sides: dict = {}
         with Parallel(n_jobs=self.n_jobs, return_as="generator") as parallel:
             for jobs in (first, rest):
@@ -328,16 +341,21 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                     sides.setdefault(key, side)
                     for number, row in zip(part.numbers, rows, strict=True):
                         out[number * len(splits) + key[0]] = row
+                        # Fits side by side begin and end together: told when done.
+                        task = context.subcontext(task_name="candidate and fold")
+                        task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+                        task.call_on_fit_task_end(estimator=self, X=X, y=y)
                     if self.verbose:
                         done = sum(row is not None for row in out)
                         print(f"{done} of {len(out)} fits done", flush=True)
+        context.call_on_fit_task_end(estimator=self, X=X, y=y)
         return out
 
     def _parts(self, candidates, X, y, n_splits):
         """The candidates, in parts that are trained together, or alone."""
         alike = defaultdict(list)
         for number, params in enumerate(candidates):
-            alike[_likeness(self._candidate(params))].append(number)
+            alike[self._likeness(params, number)].append(number)
         # Work for every process.
         most = math.ceil(len(candidates) * n_splits / effective_n_jobs(self.n_jobs))
         parts = []
@@ -346,7 +364,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
             if shared is not None:
                 estimator = self._candidate(candidates[numbers[0]])
                 # What is wrong with parameters shows in the fits that have them.
-                with contextlib.suppress(ValueError, TypeError):
+                with contextlib.suppress(Exception):
                     size = heads_together(estimator, *_sizes(estimator, X, y))
             n_parts = math.ceil(len(numbers) / min(size, most))
             parts += [
@@ -354,6 +372,16 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 for part in np.array_split(numbers, n_parts)
             ]
         return parts
+
+    def _likeness(self, params, number):
+        """Candidates with the same key are trained side by side."""
+        try:
+            key = _likeness(self._candidate(params))
+            hash(key)
+        except Exception:
+            # What is wrong with parameters shows in their own fits.
+            return (None, number), None
+        return key
 
 
 class _Part(NamedTuple):
@@ -439,18 +467,11 @@ def fit_side_by_side(estimators, X, y, side):
         That of these rows, if one of them has one.
     """
     errors: list[Exception | None] = [None] * len(estimators)
-    usable = []
+    usable, regressors = [], []
     for number, estimator in enumerate(estimators):
         try:
             estimator._validate_params()
             _regressor_of(estimator)._validate_params()
-            usable.append(number)
-        except Exception as error:
-            errors[number] = error
-    try:
-        regressors = []
-        for number in usable:
-            estimator = estimators[number]
             if isinstance(estimator, ZeroShotClassifier):
                 rows, group = estimator._start_fit(X, y)
                 estimator.seen_penalty_ = estimator._choose_penalty(rows, group)
@@ -462,14 +483,18 @@ def fit_side_by_side(estimators, X, y, side):
                 rows, S = estimator._check_X_S(X, y, reset=True)
                 data, is_table = (rows, S, *distinct_rows(S)), None
                 regressors.append(estimator)
-        if regressors:
-            found, side = _train_together(regressors, *data, is_table, side)
-            for number, error in zip(usable, found, strict=True):
-                errors[number] = error
-    except Exception as error:
-        # What one refuses before training, for its data, all refuse.
-        for number in usable:
+            usable.append(number)
+        except Exception as error:
             errors[number] = error
+    if not regressors:
+        return errors, side
+    try:
+        found, side = _train_together(regressors, *data, is_table, side)
+    except Exception as error:
+        # What ends the training of one ends that of all.
+        found = [error] * len(usable)
+    for number, error in zip(usable, found, strict=True):
+        errors[number] = error
     for estimator, error in zip(estimators, errors, strict=True):
         if error is None and isinstance(estimator, ZeroShotClassifier):
             estimator.constant_attributes_ = estimator.regressor_.constant_attributes_
@@ -584,7 +609,11 @@ def _likeness(estimator):
     table = joblib.hash(getattr(estimator, "class_attributes", None))
     side = int(seed) if known else None, str(regressor.feature_scaling), table
     alone = (
-        type(regressor) is not ReZSLRegressor  # a subclass has another network
+        # A subclass has another network, or another fit.
+        type(regressor) is not ReZSLRegressor
+        or type(estimator) not in (ReZSLRegressor, ZeroShotClassifier)
+        # Who watches a fit watches one.
+        or any(getattr(one, "_skl_callbacks", ()) for one in (estimator, regressor))
         or not known
         or not regressor._is_fused
         or regressor.early_stopping

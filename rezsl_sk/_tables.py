@@ -72,8 +72,15 @@ def check_table(table, *, what, names=None, attribute_names=None, n_attributes=N
                     f"{sorted(wanted - given)[:5]}, unknown: "
                     f"{sorted(given - wanted)[:5]}. Give one column for each."
                 )
-            table = table[list(attribute_names)]
+            place = {name: i for i, name in enumerate(columns.tolist())}
+            table = table.iloc[:, [place[name] for name in attribute_names]]
             columns = np.asarray(attribute_names)
+        elif columns is not None and _is_disorder(columns):
+            raise ValueError(
+                f"{what} has columns numbered {columns[:5].tolist()}... and the model "
+                "knows no names of attributes, so they go by position. Sort the "
+                "columns, or name the attributes, here and in fit."
+            )
     matrix = check_array(
         table, dtype=np.float64, input_name=what, ensure_all_finite=False
     )
@@ -99,11 +106,16 @@ def check_table(table, *, what, names=None, attribute_names=None, n_attributes=N
 
 
 def column_names(table):
-    """Names of a DataFrame's columns where all are strings, else None."""
+    """Names of a DataFrame's columns as strings; None if they are 0, 1, 2, ..."""
     columns = getattr(table, "columns", None)
-    if columns is None or not all(isinstance(name, str) for name in columns):
+    if columns is None or list(columns) == list(range(len(columns))):
         return None
-    return np.asarray(list(columns))
+    return np.asarray([str(name) for name in columns])
+
+
+def _is_disorder(columns):
+    """Whether columns are numbered 0, 1, 2, ..., in another order."""
+    return set(columns.tolist()) == {str(i) for i in range(len(columns))}
 
 
 def check_names(names, n, what):

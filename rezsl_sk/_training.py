@@ -242,7 +242,7 @@ class Trainee:
     objective : FusedObjective, or Objective for one head
 
     tf32 : bool
-        Whether CUDA may round the factors of products to 10 bits.
+        Whether CUDA may round the factors of products to 11 bits.
 
     Attributes
     ----------

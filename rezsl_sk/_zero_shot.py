@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, open_rows
 from ._repr import TableReprMixin
 from ._tables import check_names, check_table, distinct_rows
@@ -62,6 +63,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         "seen_penalty": [Real, StrOptions({"auto"})],
     }
 
+    @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit on samples of the seen classes.
@@ -95,8 +97,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         X, group = self._start_fit(X, y)
         self.seen_penalty_ = self._choose_penalty(X, group)
         self._fit_seen(X, group, self.classes_)
-        # Two of the levels are scikit-learn's decorator of fit.
-        self._warn_of_equals(stacklevel=4)
+        # Three of the levels are decorators of fit.
+        self._warn_of_equals(stacklevel=5)
         return self
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
@@ -199,9 +201,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         )
         new.class_attributes_ = np.concatenate([self.class_attributes_, matrix])
         new.class_attributes = _extended(
-            self.class_attributes,
-            class_attributes,
-            (new.class_names_, new.class_attributes_),
+            self.class_attributes, new.class_names_, new.class_attributes_
         )
         if not isinstance(self.candidates, str):
             new.candidates = [*self.candidates_.tolist(), *names.tolist()]
@@ -422,13 +422,10 @@ def _read(table, attribute_names=None):
     return check_table(matrix, what=what, names=names, attribute_names=attribute_names)
 
 
-def _extended(old, new, pair):
+def _extended(old, names, matrix):
     """The longer table in the form in which the user gave the first one."""
-    if hasattr(old, "iloc") and hasattr(new, "iloc"):
-        longer = old.reindex([*old.index, *new.index])
-        longer.loc[new.index] = new[list(old.columns)]
-        return longer
-    names, matrix = pair
-    if hasattr(old, "iloc"):
-        return type(old)(matrix, index=names, columns=old.columns)
-    return pair
+    if not hasattr(old, "iloc"):
+        return names, matrix
+    longer = old.reindex(names.tolist())
+    longer.iloc[len(old) :] = matrix[len(old) :]
+    return longer

@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 from torch.nn import functional as F
 
+from ._blocks import in_dtype, working_dtype
 from ._heads import initial_arrays
 from ._scaling import (
     BLOCK_ROWS,
@@ -86,8 +87,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
     }
 
     def _fit_seen(self, X, group, classes):
-        dtype = np.float64 if X.dtype == np.float64 else np.float32
-        X = X.astype(dtype, copy=False, order="C")
+        X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
         prototypes = self._attributes_of(classes)
         self._features = FeatureScaling(self.feature_scaling).fit(X)
@@ -108,7 +108,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
         P = self._scaled(np.asarray(prototypes))
         if self._needs_directions:
             self._space.check_directions(P, names)
-        X = self._features.transform(X.astype(self._working_dtype, copy=False))
+        X = self._features.transform(in_dtype(X, self._working_dtype))
         return self._compare(X, P)
 
     def _attribute_space(self):

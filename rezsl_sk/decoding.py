@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
@@ -163,8 +163,8 @@ def top_k(
     Raises
     ------
     ValueError
-        As :func:`prototype_scores`; also if k is out of range, or `classes` or
-        `seen` has another length.
+        As :func:`prototype_scores`; also if k is out of range, `classes` or `seen`
+        has another length, or `penalty` is not finite or without `seen`.
 
     Examples
     --------
@@ -178,6 +178,11 @@ def top_k(
     predictions, prototypes = _checked_pair(predictions, prototypes, metric)
     classes = _checked_classes(classes, len(prototypes))
     check_k(k, len(prototypes))
+    if seen is None and penalty != 0:
+        raise ValueError(
+            f"penalty={penalty!r} is taken off the scores of seen classes; say by "
+            "seen=, a bool for each class, which these are."
+        )
     score = _scorer(prototypes, metric)
     nearest = np.empty((len(predictions), k), dtype=np.intp)
     best = np.empty((len(predictions), k), dtype=score(predictions[:1]).dtype)
@@ -212,6 +217,12 @@ def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.n
     scores : ndarray of shape (n, k)
         A copy.
 
+    Raises
+    ------
+    ValueError
+        If the shapes do not go together, `seen` is not bool, or `penalty` is not
+        finite.
+
     References
     ----------
     Chao, Changpinyo, Gong, Sha: An Empirical Study and Analysis of Generalized
@@ -229,6 +240,11 @@ def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.n
         raise ValueError(
             "scores must have shape (n, k) and seen must be k booleans, got shapes "
             f"{scores.shape} and {seen.shape} ({seen.dtype})."
+        )
+    if not isinstance(penalty, Real) or not np.isfinite(penalty):
+        raise ValueError(
+            f"penalty must be a finite number, got {penalty!r}; to leave seen classes "
+            "out, leave out their prototypes."
         )
     # As a row: to pick columns takes several times as long, and x - 0 is x.
     row = np.where(seen, penalty, 0).astype(np.result_type(scores, penalty))
@@ -290,7 +306,7 @@ def highest(scores, k):
 
 def check_k(k, n_classes):
     """Refuse a number of classes to name that there are not."""
-    if not isinstance(k, Integral) or not 1 <= k <= n_classes:
+    if isinstance(k, bool) or not isinstance(k, Integral) or not 1 <= k <= n_classes:
         raise ValueError(
             f"the number of classes to name for each row must be a whole number from "
             f"1 to the {n_classes} candidates, got {k!r}."

@@ -2019,7 +2019,13 @@ def _picture(ax, root, path):
     import matplotlib.pyplot as plt
 
     file = Path(path) if root is None else Path(root) / str(path)
-    ax.imshow(plt.imread(file), cmap="gray")  # for pictures without colours
+    try:
+        picture = plt.imread(file)
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{file} is no picture that can be read: {error}.") from error
+    ax.imshow(picture, cmap="gray")  # for pictures without colours
     ax.set(xticks=[], yticks=[])
     for edge in ax.spines.values():
         edge.set_visible(False)

@@ -13,9 +13,16 @@ from numpy.typing import ArrayLike
 from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
-from ._blocks import blocks
+from ._blocks import blocks, file_of
 from .decoding import SCORE_ROWS, check_k, highest, score_rows
-from .feature_cache import FeatureCache, LazyFeatures, WriterLock, _write_text, new_hdf5
+from .feature_cache import (
+    FeatureCache,
+    LazyFeatures,
+    WriterLock,
+    _encoded,
+    _write_text,
+    new_hdf5,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -40,7 +47,8 @@ def predict_to_hdf5(
 
     Rows are read, scored and written block by block, the next block being read
     meanwhile: neither they nor their scores need fit into memory. The file
-    bears its name only once it is whole and on the disk.
+    bears its name only once it is whole and on the disk; until then it is called
+    ``NAME.part``, beside a ``NAME.lock``.
 
     A file of classes holds ``index`` (n, top_k), the row numbers of
     `prototypes` (of a classifier, of its ``candidates_``), the best first;
@@ -76,9 +84,12 @@ def predict_to_hdf5(
     ------
     FileExistsError
         If the file exists and `overwrite` is False.
+    IsADirectoryError
+        If `path` is a folder.
     ValueError
-        If X or `prototypes` cannot be predicted from, in the words of
-        ``predict``, or `top_k` is no number of candidates.
+        If `path` is the file that X lies in, X or `prototypes` cannot be
+        predicted from, in the words of ``predict``, or `top_k` is no number of
+        candidates.
     CacheError
         If X cannot be read, another process is writing this file, or the disk
         is too full.
@@ -110,7 +121,12 @@ def predict_to_hdf5(
     (4, 3) True
     >>> folder.cleanup()
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # through a link, to what it names
+    if path.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "The path is a folder; give the name of a file", str(path)
+        )
+    _check_apart(X, path)
     if path.exists() and not overwrite:
         raise FileExistsError(
             errno.EEXIST,
@@ -126,6 +142,11 @@ def predict_to_hdf5(
     # Before a file is begun: what is wrong shows at once.
     of_attributes = prototypes is None and is_regressor(estimator)
     if of_attributes:
+        if classes is not None or top_k != 1:
+            raise ValueError(
+                "classes and top_k go with prototypes, the candidates; without them "
+                "attributes are written. Give prototypes, or neither of these."
+            )
         X = estimator._check_X(X)
         names = estimator.attribute_names_
         width, dtype = len(estimator.attribute_offset_), estimator.coefs_[0].dtype
@@ -135,6 +156,11 @@ def predict_to_hdf5(
         check_k(top_k, n_classes)
         X = estimator._check_X(X)
         n_bytes = len(X) * top_k * 8
+    if names is not None and names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8")
+    if names is not None and names.dtype.kind not in "iub":
+        for name in names:
+            _encoded(name)
     with WriterLock(path), new_hdf5(path, n_bytes) as (file, check):
         if of_attributes:
             data = _table(file, "attributes", len(X), width, dtype)
@@ -156,6 +182,19 @@ def predict_to_hdf5(
                 file[what] = names
             else:
                 _write_text(file, what, names)
+
+
+def _check_apart(X, path):
+    """Refuse to write over the file that is read."""
+    source = file_of(X)
+    if source is None or not os.path.exists(source):
+        return
+    for name in (path.with_name(path.name + end) for end in ("", ".part", ".lock")):
+        if name.exists() and os.path.samefile(source, name):
+            raise ValueError(
+                f"X lies in {source}, which would be overwritten on the way to "
+                f"{path}; give another name."
+            )
 
 
 def _table(file, name, n, width, dtype):

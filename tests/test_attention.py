@@ -436,3 +436,16 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(X_S, drawing):
     pooled = ReZSLRegressor(max_iter=1, random_state=0).fit(X.mean(axis=1), S)
     with pytest.raises(ValueError, match="ReZSLRegressor does not"):
         draw(pooled, X.mean(axis=1)[:2], **drawing)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e-170])
+def test_embeddings_may_be_of_any_length(X_S, size):
+    E = np.random.default_rng(0).normal(size=(X_S[1].shape[1], 5))
+    model = AttentionRegressor(E * size, max_iter=1, random_state=0).fit(*X_S)
+    np.testing.assert_allclose(np.linalg.norm(model.embeddings_, axis=1), 1, rtol=1e-6)
+
+
+def test_no_samples_are_a_sentence(X_S):
+    model = AttentionRegressor(max_iter=1, random_state=0).fit(*X_S)
+    with pytest.raises(ValueError, match="0 sample"):
+        model.predict(X_S[0][:0])

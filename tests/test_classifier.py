@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
+from rezsl_sk import AttentionRegressor, ReZSLRegressor, ZeroShotClassifier
 from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.metrics import gzsl_report, harmonic_mean, mean_per_class_accuracy
 from rezsl_sk.model_selection import (
@@ -475,3 +475,25 @@ def test_predicts_in_blocks(data, fitted, monkeypatch):
     wanted = fitted.predict(X)
     monkeypatch.setattr("rezsl_sk._zero_shot.PREDICT_ROWS", 7)
     np.testing.assert_array_equal(fitted.predict(X), wanted)
+
+
+def test_regions_of_other_features_are_a_sentence():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 4, 6)), np.repeat(np.arange(8), 5)
+    table = (np.arange(8), rng.random((8, 3)))
+    clf = ZeroShotClassifier(AttentionRegressor(random_state=0, max_iter=1), table)
+    clf.fit(X, y)
+    with pytest.raises(ValueError, match="fitted on 4 of 6"):
+        clf.predict(X[:, :, :3])
+
+
+def test_new_classes_with_numbered_columns_go_by_position(data):
+    seen, new = data.seen_classes, data.unseen_classes
+    table = pd.DataFrame(data.attributes[seen], index=data.class_names[seen])
+    more = pd.DataFrame(data.attributes[new], index=data.class_names[new])
+    table = table.add_prefix("is ")
+    clf = ZeroShotClassifier(ReZSLRegressor((), max_iter=1, random_state=0), table)
+    clf.fit(data.X[data.trainval], data.y[data.trainval])
+    longer = clf.with_classes(more)
+    np.testing.assert_array_equal(longer.class_attributes_[-len(new) :], more)
+    np.testing.assert_array_equal(longer.class_attributes, longer.class_attributes_)

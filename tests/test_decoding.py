@@ -296,3 +296,15 @@ def test_the_penalty_is_subtracted_as_from_columns(dtype, penalty):
     found = stack_calibrated(scores, seen, penalty)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("penalty", [np.inf, np.nan, None])
+def test_a_penalty_is_finite(penalty):
+    options = {"seen": [True, False], "penalty": penalty}
+    with pytest.raises(ValueError, match="penalty must be a finite number"):
+        top_k([[1.0, 0.0]], [[1, 0], [0, 1]], 1, **options)
+
+
+def test_a_penalty_needs_to_know_who_is_seen():
+    with pytest.raises(ValueError, match="say by seen="):
+        top_k([[1.0, 0.0]], [[1, 0], [0, 1]], 1, penalty=0.5)

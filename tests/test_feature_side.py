@@ -257,3 +257,16 @@ def test_more_than_attributes_can_carry(data):
         named = reg.predict(X[held], prototypes=table[unseen], classes=unseen)
         accuracy[weight] = np.mean(named == labels[held])
     assert accuracy[0.67] > accuracy[0.0] + 0.02
+
+
+def test_one_class_may_hold_nearly_all_rows():
+    """No difference of nearly equal sums: in float32 nothing would be left of it."""
+    rng = np.random.default_rng(0)
+    group = np.r_[np.zeros(60000, dtype=int), 1:6]
+    P = rng.random((6, 8))
+    X = P[group] @ rng.normal(size=(8, 16)) + 0.3 * rng.normal(size=(len(group), 16))
+    choices = [
+        FeatureSide().fit(X.astype(dtype), group, P, seed=0).choice
+        for dtype in (np.float32, np.float64)
+    ]
+    assert choices[0] == choices[1]

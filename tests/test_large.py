@@ -475,3 +475,76 @@ def test_the_resident_set_stays_below_two_gib(tmp_path):
     )
     size, peak = map(int, done.stdout.split())
     assert size > 2**31 > peak
+
+
+@pytest.mark.parametrize("end", ["", ".part", ".lock"])
+def test_the_file_that_is_read_is_not_written_over(cache, training, tmp_path, end):
+    X, _, S = training
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    source = tmp_path / f"out.h5{end}"
+    with h5py.File(source, "w") as file:
+        file["X"] = X
+    link = tmp_path / "link.h5"
+    link.symlink_to(tmp_path / "out.h5")
+    with h5py.File(source) as file:
+        for path in (tmp_path / "out.h5", link):
+            with pytest.raises(ValueError, match="give another name"):
+                predict_to_hdf5(reg, file["X"], path, overwrite=True)
+    with h5py.File(source) as file:
+        np.testing.assert_array_equal(file["X"], X)
+
+
+def test_a_folder_is_no_file(training, tmp_path):
+    X, _, S = training
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    with pytest.raises(IsADirectoryError, match="give the name of a file"):
+        predict_to_hdf5(reg, X, tmp_path, overwrite=True)
+
+
+def test_names_in_bytes_are_text(training, tmp_path):
+    X, y, S = training
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    names = np.array([f"class {i}" for i in range(len(reg.prototypes_))], dtype="S")
+    path = tmp_path / "out.h5"
+    predict_to_hdf5(reg, X, path, prototypes=reg.prototypes_, classes=names)
+    with h5py.File(path) as file:
+        assert file["class_name"].asstr()[0] == "class 0"
+    bad = ["a\0b", *names[1:].astype(str)]
+    with pytest.raises(ValueError, match="NUL"):
+        predict_to_hdf5(
+            reg, X, path, prototypes=reg.prototypes_, classes=bad, overwrite=True
+        )
+    with pytest.raises(ValueError, match="go with prototypes"):
+        predict_to_hdf5(reg, X, path, classes=names, overwrite=True)
+
+
+def test_a_file_replaced_after_it_was_opened_is_a_sentence(streamed, training):
+    X, _, S = training
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    with h5py.File("replaced", "w", driver="core", backing_store=False) as file:
+        data = file.create_dataset("X", data=X, maxshape=(None, X.shape[1]))
+        rows = _blocks.open_rows(data)
+        data.resize(len(X) - 5, axis=0)
+        with pytest.raises(CacheError, match="another has taken its place"):
+            reg.predict(rows)
+
+
+def test_a_view_of_a_map_cut_short_is_a_sentence(training, tmp_path):
+    X, _, S = training
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    path = tmp_path / "x.bin"
+    X.astype(np.float32).tofile(path)
+    view = np.memmap(path, np.float32).reshape(-1, X.shape[1])
+    os.truncate(path, 8)
+    with pytest.raises(ValueError, match="cut short"):
+        reg.predict(view)
+
+
+def test_blocks_of_held_out_classes_alone_count_for_nothing():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 4)).astype(np.float32)
+    parts = [X[:0], X[:20], X[:0], X[20:]]
+    scaling = FeatureScaling("standard").fit_blocks(parts, 4, X.dtype)
+    expected = FeatureScaling("standard").fit(X)
+    np.testing.assert_allclose(scaling.offset, expected.offset, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scaling.scale, expected.scale, rtol=1e-5)

@@ -756,3 +756,89 @@ def test_products_in_bfloat16_of_rows_that_come_in_parts(X_S):
     first = model.loss_
     assert model.fit(*X_S).loss_ < first
     assert np.isfinite(model.partial_fit(*X_S).loss_)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(X_S):
+    X, S = X_S
+    model = quick(feature_weight=0.5).fit(X, S)
+    before = model.predict(X, prototypes=model.prototypes_)
+    model.set_params(learning_rate_init=1e30)
+    with pytest.raises(ValueError, match="diverged"):
+        model.fit(X, S)
+    with pytest.raises(ValueError, match="features"):
+        model.set_params(warm_start=True, learning_rate_init=1e-3).fit(X[:, :3], S)
+    np.testing.assert_array_equal(
+        model.predict(X, prototypes=model.prototypes_), before
+    )
+    new = quick(learning_rate_init=1e30)
+    with pytest.raises(ValueError, match="diverged"):
+        new.fit(X, S)
+    with pytest.raises(NotFittedError):
+        new.predict(X)
+
+
+def test_a_partial_fit_that_fails_leaves_the_model_as_it_was(X_S):
+    X, S = X_S
+    model = quick().partial_fit(X, S)
+    before, curve = model.predict(X), list(model.loss_curve_)
+    model.learning_rate_init = 1e30
+    with pytest.raises(ValueError, match="diverged"):
+        model.partial_fit(X, S)
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert model.loss_curve_ == curve
+
+
+def test_partial_fit_does_not_begin_with_one_class(X_S):
+    X, S = X_S
+    one = (S == S[0]).all(axis=1)
+    with pytest.raises(ValueError, match="several classes, or prototypes="):
+        quick().partial_fit(X[one], S[one])
+    table = np.unique(S, axis=0)
+    quick().partial_fit(X[one], S[one], prototypes=table).partial_fit(X, S)
+
+
+def test_a_callback_may_score_with_prototypes(X_S):
+    class Watch:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+        def on_fit_task_begin(self, estimator, context, **data): ...
+        def on_fit_task_end(self, estimator, context, **data):
+            if hasattr(estimator, "coefs_"):
+                names = estimator.predict(X_S[0], prototypes=table)
+                seen.append(len(names))
+
+    table, seen = np.unique(X_S[1], axis=0), []
+    model = quick().set_callbacks(Watch())
+    for _ in range(2):
+        model.fit(*X_S)
+    assert set(seen) == {len(X_S[0])}
+
+
+def test_big_endian_float64_is_fitted_in_float64(X_S):
+    X, S = X_S
+    model = quick().fit(X.astype(">f8"), S)
+    assert model.coefs_[0].dtype == np.float64
+    expected = quick().fit(X.astype("<f8"), S)
+    np.testing.assert_array_equal(model.coefs_[0], expected.coefs_[0])
+
+
+def test_values_beyond_the_range_of_the_model_are_a_sentence(X_S):
+    X, S = X_S
+    model = quick().fit(X.astype(np.float32), S)
+    new = X.astype(np.float64)
+    new[3, 0] = 1e39
+    with pytest.raises(ValueError, match=r"beyond the range of float32 in rows \[3\]"):
+        model.predict(new)
+
+
+def test_prototypes_with_numbered_columns_go_by_number(X_S):
+    X, S = X_S
+    model = quick().fit(X, pd.DataFrame(S))
+    table = pd.DataFrame(np.unique(S, axis=0))
+    expected = model.predict(X, prototypes=table)
+    with pytest.raises(ValueError, match="Sort the columns"):
+        model.predict(X, prototypes=table[table.columns[::-1]])
+    numbered = quick().fit(X, pd.DataFrame(S, columns=np.arange(S.shape[1]) + 1))
+    table.columns = table.columns + 1
+    names = numbered.predict(X, prototypes=table[table.columns[::-1]])
+    np.testing.assert_array_equal(names, expected)

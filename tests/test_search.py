@@ -301,3 +301,65 @@ def test_products_in_bfloat16_side_by_side(X_S):
     ]
     np.testing.assert_allclose(*scores, atol=0.03)
     assert not np.array_equal(*scores)
+
+
+class Stopper:
+    """Stops a fit after so many epochs."""
+
+    def setup(self, estimator, context): ...
+    def teardown(self, estimator, context): ...
+    def on_fit_task_begin(self, estimator, context, **data): ...
+    def on_fit_task_end(self, estimator, context, **data):
+        return True
+
+
+def test_a_watched_candidate_is_fitted_alone(X_S):
+    model = quick(feature_weight=0, max_iter=30).set_callbacks(Stopper())
+    grid = {"learning_rate_init": [1e-3, 1e-2]}
+    ours = ReZSLSearchCV(model, grid, cv=3).fit(*X_S)
+    theirs = GridSearchCV(model, grid, cv=ClassKFold(3), scoring=zero_shot_scorer)
+    same_results(ours.cv_results_, theirs.fit(*X_S).cv_results_)
+    assert ours.best_estimator_.n_iter_ == 1
+
+
+def test_callbacks_of_the_search_are_told_of_every_fit(X_S):
+    class Count(Stopper):
+        def on_fit_task_end(self, estimator, context, **data):
+            tasks.append(context.task_name)
+
+    tasks = []
+    search = ReZSLSearchCV(quick(), {"scale": [5.0, 10.0]}, cv=3)
+    search.set_callbacks(Count()).fit(*X_S)
+    assert tasks.count("candidate and fold") == 6
+    assert tasks.count("refit-with-best-params") == 1
+
+
+def test_a_subclass_keeps_its_own_fit(data):
+    class Reversed(ZeroShotClassifier):
+        def fit(self, X, y):
+            return super().fit(X[:, ::-1] ** 2, y)
+
+    X, y = data.X[data.trainval].astype(np.float64), data.y[data.trainval]
+    model = Reversed(quick(), (data.class_names, data.attributes))
+    grid = {"regressor__scale": [5.0, 20.0]}
+    ours = ReZSLSearchCV(model, grid, cv=3).fit(X, y)
+    theirs = GridSearchCV(model, grid, cv=ClassKFold(3), scoring=zero_shot_scorer)
+    same_results(ours.cv_results_, theirs.fit(X, y).cv_results_)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"seen_penalty": [0.0, np.inf]},
+        {"candidates": ["all", ["typo"]]},
+        {"regressor": [None, "x"]},
+        {"regressor__hidden_layer_sizes": [(8,), [[8]]]},
+    ],
+)
+def test_a_classifier_that_fails_fails_alone(data, grid):
+    X, y = data.X[data.trainval], data.y[data.trainval]
+    model = ZeroShotClassifier(quick(), (data.class_names, data.attributes))
+    with failed_fits(3):
+        search = ReZSLSearchCV(model, grid, cv=3, refit=False).fit(X, y)
+    failed = np.isnan(search.cv_results_["mean_test_score"])
+    np.testing.assert_array_equal(failed, [False, True])

@@ -99,12 +99,32 @@ def test_column_names_are_those_of_a_frame_of_strings():
         np.eye(2),
         [[1.0]],
         pd.DataFrame([[1, 2]]),
-        pd.DataFrame([[1, 2]], columns=["a", 0]),
     ],
-    ids=["array", "list", "numbered", "mixed"],
+    ids=["array", "list", "numbered"],
 )
 def test_other_tables_have_no_column_names(table):
     assert column_names(table) is None
+
+
+@pytest.mark.parametrize("columns", [["a", 0], [1, 2], [1, 0]])
+def test_other_columns_are_named_by_what_they_are(columns):
+    table = pd.DataFrame([[1, 2]], columns=columns)
+    assert column_names(table).tolist() == [str(name) for name in columns]
+
+
+def test_numbered_columns_are_matched_by_their_numbers():
+    table = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=[7, 5])
+    _, matrix, names = check_table(
+        table, what="prototypes", attribute_names=np.array(["5", "7"])
+    )
+    np.testing.assert_array_equal(matrix, [[2, 1], [4, 3]])
+    assert names.tolist() == ["5", "7"]
+
+
+def test_columns_numbered_out_of_order_are_not_taken_by_position():
+    table = pd.DataFrame([[1.0, 2.0]], columns=[1, 0])
+    with pytest.raises(ValueError, match="Sort the columns"):
+        check_table(table, what="prototypes")
 
 
 # ---- names of classes ------------------------------------------------------------
