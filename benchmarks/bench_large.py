@@ -22,6 +22,7 @@ from pathlib import Path
 SEEN, UNSEEN, ATTRIBUTES = 1000, 100, 100
 IMAGENET_21K = 21841
 BLOCK = 8192
+IN_MEMORY = 2**30  # as in rezsl_sk._blocks
 
 
 def main():
@@ -34,6 +35,11 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.gib * 2**30 <= 1.05 * IN_MEMORY or args.epochs < 2:
+        parser.error(
+            "a cache of up to 1 GiB is not streamed, and the time of an epoch is that "
+            "between the ends of two: give --gib 1.1 and --epochs 2, or more"
+        )
     if args.step:
         print(json.dumps(STEPS[args.step](args)))
         return

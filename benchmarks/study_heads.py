@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from rezsl_sk._heads import initial_arrays
 from rezsl_sk._scaling import class_sums
-from rezsl_sk._training import Sampler, auto_batch_size, make_schedule
+from rezsl_sk._training import Sampler, auto_batch_size, one_cycle
 from rezsl_sk.baselines import ClassNormalizedEmbedding
 from rezsl_sk.decoding import prototype_scores
 from rezsl_sk.losses import ReMSELoss
@@ -293,7 +293,9 @@ def train_jointly(x, group, Z, epochs=20):
         shots=1,
         generator=torch.Generator().manual_seed(0),
     )
-    schedule = make_schedule(optimizer, "one_cycle", epochs * sampler.n_batches)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, one_cycle(epochs * sampler.n_batches)
+    )
     directions = F.normalize(targets)
     for _ in range(epochs):
         for batch in sampler.epoch(x.device):

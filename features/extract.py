@@ -22,6 +22,7 @@ import os
 import platform
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -746,6 +747,17 @@ class _Slots(torch.utils.data.Dataset):
 def _be_a_worker(_):
     # Ctrl-C is the main process's to handle; it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _unless_alone
+
+
+def _unless_alone(kind, error, trace):
+    """Of errors in a worker's threads: not those of a main process that has gone.
+
+    It goes in the middle of taking over a batch, too. What goes wrong with images
+    takes another way.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _be_a_modest_worker(worker):

@@ -62,7 +62,7 @@ class FeatureSide:
 
         Rows in a file are read once: the sums that give the weights are over all
         of them, for each fold too. Where a sample is enough (the means that
-        features are centred by, the hits that settle the choice, the spread), it
+        features are centred by, the evidence for a choice, the spread), it
         is `sample`: some rows in memory and their class numbers.
         """
         rng = np.random.default_rng(seed)

@@ -287,7 +287,7 @@ class ReZSLRegressor(
     Rows of a file of more than 1 GiB stay there. Each epoch reads all of them, in
     short runs in random order, of which a buffer of 256 MiB is mixed at a time;
     "episodes" draw from that buffer. A sample of 64 MiB of rows stands for all
-    where the feature side centres features, counts the hits that choose its
+    where the feature side centres features, weighs the evidence that chooses its
     penalties, and measures spreads (its weights come from all rows), and another
     of as many rows of each held-out class for early stopping. Callbacks see the
     estimator but no rows.

@@ -122,6 +122,7 @@ def report(
     start = time.perf_counter()
     path = Path(path)
     _check_place(path)
+    plotting._pyplot("report")
     final = final_estimator(estimator)
     if not is_classifier(final):
         raise ValueError(
@@ -597,8 +598,7 @@ def _error_unit(regressor):
 
 def _figure(heading, words, draw, *args, as_picture=False, **kwargs):
     """A section with a figure inside: drawn as vectors, pictures as pixels."""
-    import matplotlib.pyplot as plt
-
+    plt = plotting._pyplot("report")
     # Letters stay text, in the reader's fonts; the same data give the same bytes.
     style = {"svg.fonttype": "none", "svg.hashsalt": heading}
     kind = "png" if as_picture else "svg"

@@ -93,7 +93,11 @@ class ReZSLSearchCV(BaseSearchCV):
 
     What cannot go side by side (``early_stopping=True``, ``statistics="running"``,
     losses other than "mse" and "remse", ``seen_penalty="auto"``, a random state of
-    None) is trained one by one, in the same search.
+    None, subclasses, callbacks of the estimator) is trained one by one, in the same
+    search.
+
+    To name classes by their attributes ask the best regressor, as after any search:
+    ``search.best_estimator_.predict(X, prototypes=...)``.
 
     Parameters
     ----------

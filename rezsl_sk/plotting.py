@@ -1818,15 +1818,21 @@ class AnswerGridDisplay:
 # ---- what the displays share ------------------------------------------------
 
 
-def _axes(ax, display, *, figsize, layout="constrained"):
-    """The axes to draw on, new where there are none."""
+def _pyplot(who):
+    """matplotlib.pyplot, or a sentence that says what to install."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            f"{type(display).__name__} draws with matplotlib, which is not installed: "
+            f"{who} draws with matplotlib, which is not installed: "
             "pip install 'rezsl-sk[plot]'."
         ) from error
+    return plt
+
+
+def _axes(ax, display, *, figsize, layout="constrained"):
+    """The axes to draw on, new where there are none."""
+    plt = _pyplot(type(display).__name__)
     if ax is None:
         _, ax = plt.subplots(figsize=figsize, layout=layout)
     return ax

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,18 @@ def benchmark():
     yield benchmark
     sys.path.remove(str(ROOT / "examples"))
     del sys.modules["benchmark"]
+
+
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name
+)
+def test_every_benchmark_starts(script, capsys, monkeypatch):
+    """They run for minutes to hours, so nobody else would notice a lost name."""
+    monkeypatch.setattr(sys, "path", [str(script.parent), *sys.path])
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "usage:" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -558,6 +558,13 @@ def test_without_matplotlib_a_sentence_says_what_to_install():
     assert "pip install 'rezsl-sk[plot]'" in done.stderr
 
 
+def test_without_matplotlib_a_report_says_what_to_install(tmp_path):
+    done = run_without_matplotlib(
+        f"import rezsl_sk; rezsl_sk.report(None, [], [], path={str(tmp_path / 'p')!r})"
+    )
+    assert "ImportError: report draws with matplotlib" in done.stderr
+
+
 # ---- what they share --------------------------------------------------------------
 
 
