@@ -339,6 +339,7 @@ def _of_size(rows):
 
 def _ridge(gram, n, sums, penalty):
     """Ridge weights (d', K) of class indicators from sums over n rows."""
+    n = int(n)  # a NumPy integer would turn float32 into float64, at twice the price
     A = gram / n
     A[np.diag_indices_from(A)] += A.dtype.type(penalty)
     right = (sums.T / n).astype(A.dtype)

@@ -509,8 +509,12 @@ class ReZSLRegressor(
         `side` is the feature side, if these rows, scaling and seed have had one: it
         does not depend on what the head was trained for.
         """
-        self.error_matrix_ = self._errors(X, prototypes, group, len(self.prototypes_))
-        self._fit_feature_side(X, prototypes, group, trained, side)
+        outputs = None
+        if self._is_table and not isinstance(X, Rows):
+            outputs = self._outputs(X)
+        n_classes = len(self.prototypes_)
+        self.error_matrix_ = self._errors(X, prototypes, group, n_classes, outputs)
+        self._fit_feature_side(X, prototypes, group, trained, outputs, side)
         self.__dict__.pop("_state", None)
 
     @all_or_nothing
@@ -1126,36 +1130,40 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
-    def _fit_feature_side(self, X, prototypes, group, trained, side=None):
+    def _fit_feature_side(self, X, prototypes, group, trained, outputs, side=None):
+        """The side, and its unit; `outputs` (n, a') of the head, for rows in memory."""
         self._side = None
         if not (self.feature_weight and self._is_table and trained.sum() > 1):
             return
         if not len(self._space.varying):
             return
-        rows = np.flatnonzero(trained[group])
-        x = self._features.transform(X if trained.all() else X[rows])
-        number = (np.cumsum(trained) - 1)[group[rows]]
+        rows = slice(None) if trained.all() else trained[group]
+        number = np.cumsum(trained) - 1  # of each trained class among them
         P = prototypes[trained]
         some = None
         if isinstance(X, Rows):
-            numbers = X.sample.numbers
-            some = (
-                self._features.transform(X.sample.rows),
-                (np.cumsum(trained) - 1)[group[numbers]],
+            x = self._features.transform(X.sample.rows)
+            some = x, number[group[X.sample.numbers]]
+            outputs = np.concatenate(
+                [
+                    self._head_outputs(x[part])
+                    for part in gen_batches(len(x), self._rows_at_once)
+                ]
             )
+        else:
+            outputs = outputs[rows]
         if side is None:
+            x = self._features.transform(X if trained.all() else X[rows])
             varying = P[:, self._space.varying]
             side = FeatureSide().fit(
-                self._side_input(x), number, varying, self._seed, some
+                self._side_input(x), number[group[rows]], varying, self._seed, some
             )
         self._side = side
-        if some is not None:
-            x = some[0]
         # Both sides are to spread a sample's scores over the classes alike.
         space = self._space.transform(P)
         spread = [
-            prototype_scores(self._head_outputs(x[part]), space).std(axis=1)
-            for part in gen_batches(len(x), self._rows_at_once)
+            prototype_scores(outputs[part], space).std(axis=1)
+            for part in gen_batches(len(outputs), PREDICT_ROWS)
             if space.any(axis=1).all()
         ]
         spread = float(np.concatenate(spread).mean()) if spread else 1.0
@@ -1233,7 +1241,7 @@ class ReZSLRegressor(
         )
         return names, len(matrix), self._scorer(matrix, names)
 
-    def _errors(self, X, prototypes, group, n_classes):
+    def _errors(self, X, prototypes, group, n_classes, outputs=None):
         """Class by attribute mean squared error in the space of training.
 
         Of the rows X (n, d), whose attributes are ``prototypes[group]``; for no
@@ -1247,7 +1255,7 @@ class ReZSLRegressor(
             targets = unit_rows(targets)
         total = np.zeros((n_classes, len(self._space.varying)))
         for rows, block in blocks(X, self._rows_at_once):
-            output = self._outputs(block)
+            output = self._outputs(block) if outputs is None else outputs[rows]
             if self._l2:
                 output = unit_rows(output)
             square = np.square(output - targets[group[rows]])

@@ -312,15 +312,20 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
     def _evaluate_all(self, candidates, X, y, splits, scorers, context):
         """A result for each candidate and fold, in GridSearchCV's order."""
         parts = self._parts(candidates, X, y, len(splits))
-        # The first part of each fold computes what the others of it share.
+        # One candidate computes what the others of its fold share. Where others wait
+        # for it, it alone.
+        alone = effective_n_jobs(self.n_jobs) > 1
         first, rest, seen = [], [], set()
         for fold in range(len(splits)):
             for part in parts:
-                key = fold, part.side
-                (rest if not part.together or key in seen else first).append(
-                    (key, part)
-                )
-                seen.add(key)
+                key, numbers = (fold, part.side), list(part.numbers)
+                if part.sharer is not None and key not in seen:
+                    seen.add(key)
+                    leading = [part.sharer] if alone else numbers
+                    first.append((key, part._replace(numbers=leading)))
+                    numbers = [number for number in numbers if number not in leading]
+                if numbers:
+                    rest.append((key, part._replace(numbers=numbers)))
         out = [None] * (len(candidates) * len(splits))
         context = context.subcontext(task_name="search", max_subtasks=len(out))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -371,11 +376,15 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 with contextlib.suppress(Exception):
                     size = heads_together(estimator, *_sizes(estimator, X, y))
             n_parts = math.ceil(len(numbers) / min(size, most))
-            parts += [
-                _Part(part.tolist(), shared is not None, side)
-                for part in np.array_split(numbers, n_parts)
-            ]
+            for part in np.array_split(numbers, n_parts):
+                part = part.tolist()
+                sharers = [i for i in part if shared and self._has_side(candidates[i])]
+                sharer = sharers[0] if sharers else None
+                parts.append(_Part(part, shared is not None, side, sharer))
         return parts
+
+    def _has_side(self, params):
+        return bool(_regressor_of(self._candidate(params)).feature_weight)
 
     def _likeness(self, params, number):
         """Candidates with the same key are trained side by side."""
@@ -392,6 +401,7 @@ class _Part(NamedTuple):
     numbers: list[int]  # of the candidates
     together: bool  # whether they are trained side by side
     side: tuple  # parts with the same one share their feature side on each fold
+    sharer: int | None  # one of the candidates that have a feature side
 
 
 def _evaluate(
