@@ -227,7 +227,7 @@ class ReZSLRegressor(
         What `feature_scaling` subtracts and divides by.
 
     attribute_names_ : ndarray of str, shape (a,), or None
-        Columns of S where it was a DataFrame.
+        Columns of S where it was a DataFrame, unless they are 0, 1, 2, ...
 
     coefs_ : list of ndarray, the l-th of shape (n_in_l, n_out_l)
         Weights, in the space of training.
@@ -554,7 +554,8 @@ class ReZSLRegressor(
         ------
         ValueError
             As :meth:`fit`; also with ``early_stopping=True``, which needs all
-            classes at once, or if X or S has another width than before.
+            classes at once, if X or S has another width than before, or if no
+            attribute varies in the first call.
         """
         if self.early_stopping:
             raise ValueError(
