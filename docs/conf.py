@@ -35,8 +35,7 @@ suppress_warnings = ["myst.header"]
 # Parts of other pages.
 exclude_patterns = [
     "_build",
-    "benchmark_table.*",
-    "large_table.md",
+    "*_table.*",
     "auto_examples/*.ipynb",
 ]
 nitpicky = True
