@@ -71,7 +71,7 @@ setup(
         # The gallery runs when the pages are built, so it needs what they use.
         "docs": DOCS + PLOT + EXTRACT + DEMO + DASK + TEXT,
         # What `make bench` compares with.
-        "bench": BENCH + EXTRACT + ONNX,
+        "bench": BENCH + EXTRACT + ONNX + DEMO,
         "test": TEST + PLOT + EXTRACT + ONNX + DEMO + DASK,
     },
     entry_points={"console_scripts": ["rezsl-features=rezsl_features.cli:main"]},
