@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from ._blocks import open_rows
 from ._regressor import ReZSLRegressor
-from ._scaling import FeatureScaling, unit_rows
+from ._scaling import FeatureScaling
+from .decoding import _directions
 
 if TYPE_CHECKING:
     import pandas
@@ -355,8 +356,7 @@ class AttentionRegressor(ReZSLRegressor):
                 f"{what} has rows of zeros: {zero[:5].tolist()}. They cannot ask for "
                 "anything; embed these attributes, or leave them out."
             )
-        # By the largest entry first: squares must neither over- nor underflow.
-        return unit_rows(E / np.abs(E).max(axis=1, keepdims=True))
+        return _directions(E)
 
     def _check_same_shapes(self, X, S):
         given = self.n_regions_, X.shape[1] // self.n_regions_, S.shape[1]

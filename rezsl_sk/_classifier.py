@@ -165,7 +165,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
             task.call_on_fit_task_begin(estimator=self, **shown)
             self._fit_regressor(X, group, self.classes_)
             task.call_on_fit_task_end(estimator=self, **shown)
-        # Four of the levels are decorators of fit.
+        # Three of the levels are decorators of fit.
         self._warn_of_equals(stacklevel=6)
         context.call_on_fit_task_end(
             estimator=self, **shown, reconstruction_attributes=lambda: {}

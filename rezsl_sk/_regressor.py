@@ -194,8 +194,8 @@ class ReZSLRegressor(
     matmul_precision : {"full", "tf32", "bfloat16"}, default="full"
         Precision of the head's matrix products in training; weights, errors and
         optimiser keep that of X, and so does prediction. "bfloat16" (8 bits) is
-        faster on GPUs, and on CPUs with instructions for it; "tf32" (11 bits)
-        on NVIDIA GPUs, elsewhere it is "full".
+        for GPUs, and for CPUs with instructions for it; "tf32" (11 bits) for
+        NVIDIA's GPUs, elsewhere it is "full".
 
     random_state : int, RandomState or None, default=None
         Of starting weights, batches, dropout and held-out classes. The same
@@ -684,7 +684,6 @@ class ReZSLRegressor(
         if hasattr(S, "toarray"):
             S = S.toarray()
         _check_numbers(S)
-        given = X.dtype
         X = self._in_working_dtype(X, reset)
         dtype = X.dtype
         if reset:
@@ -692,10 +691,10 @@ class ReZSLRegressor(
             self.attribute_names_ = names
         with np.errstate(over="ignore"):
             S = S.astype(dtype).reshape(len(S), -1)
-        if not (np.isfinite(S).all() and (dtype == given or np.isfinite(X).all())):
+        if not np.isfinite(S).all():
             raise ValueError(
-                f"X or S holds values beyond the range of {dtype}; rescale them, or "
-                "give X in float64."
+                f"S holds values beyond the range of {dtype}; rescale them, or give X "
+                "in float64."
             )
         return X, S
 

@@ -86,8 +86,8 @@ class ReZSLSearchCV(BaseSearchCV):
     The same candidates, folds, scores and attributes as scikit-learn's searches,
     in less time: candidates of equal shape are trained as one program, on shared
     batches and dropout masks (what equal seeds give them anyway), those that differ
-    in ``feature_weight`` only are trained once, and each fold's closed-form feature
-    side is computed once. Scores equal those of
+    in ``feature_weight`` only are trained once where one process has them all, and
+    each fold's closed-form feature side is computed once. Scores equal those of
     :class:`~sklearn.model_selection.GridSearchCV` but for the rounding of matrix
     products of other shapes.
 
@@ -362,9 +362,17 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
 
     def _parts(self, candidates, X, y, n_splits):
         """The candidates, in parts that are trained together, or alone."""
-        alike = defaultdict(list)
+        alike, sharing = defaultdict(list), set()
         for number, params in enumerate(candidates):
-            alike[self._likeness(params, number)].append(number)
+            estimator = self._candidate(params)
+            try:
+                key = _likeness(estimator)
+                alike[key].append(number)
+                if key[1] is not None and _regressor_of(estimator).feature_weight:
+                    sharing.add(number)
+            except Exception:
+                # What is wrong with parameters shows in their own fits.
+                alike[(None, number), None].append(number)
         # Work for every process.
         most = math.ceil(len(candidates) * n_splits / effective_n_jobs(self.n_jobs))
         parts = []
@@ -378,23 +386,9 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
             n_parts = math.ceil(len(numbers) / min(size, most))
             for part in np.array_split(numbers, n_parts):
                 part = part.tolist()
-                sharers = [i for i in part if shared and self._has_side(candidates[i])]
-                sharer = sharers[0] if sharers else None
+                sharer = next((i for i in part if i in sharing), None)
                 parts.append(_Part(part, shared is not None, side, sharer))
         return parts
-
-    def _has_side(self, params):
-        return bool(_regressor_of(self._candidate(params)).feature_weight)
-
-    def _likeness(self, params, number):
-        """Candidates with the same key are trained side by side."""
-        try:
-            key = _likeness(self._candidate(params))
-            hash(key)
-        except Exception:
-            # What is wrong with parameters shows in their own fits.
-            return (None, number), None
-        return key
 
 
 class _Part(NamedTuple):

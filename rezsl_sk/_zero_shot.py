@@ -97,7 +97,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         X, group = self._start_fit(X, y)
         self.seen_penalty_ = self._choose_penalty(X, group)
         self._fit_seen(X, group, self.classes_)
-        # Three of the levels are decorators of fit.
+        # Two of the levels are decorators of fit.
         self._warn_of_equals(stacklevel=5)
         return self
 

@@ -15,14 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._blocks import blocks, file_of
 from .decoding import SCORE_ROWS, check_k, highest, score_rows
-from .feature_cache import (
-    FeatureCache,
-    LazyFeatures,
-    WriterLock,
-    _encoded,
-    _write_text,
-    new_hdf5,
-)
+from .feature_cache import FeatureCache, LazyFeatures, WriterLock, _write_text, new_hdf5
 
 if TYPE_CHECKING:
     import pandas
@@ -157,11 +150,15 @@ def predict_to_hdf5(
         X = estimator._check_X(X)
         n_bytes = len(X) * top_k * 8
     if names is not None and names.dtype.kind == "S":
-        names = np.char.decode(names, "utf-8")
-    if names is not None and names.dtype.kind not in "iub":
-        for name in names:
-            _encoded(name)
+        names = np.char.decode(names, "utf-8", "surrogateescape")
     with WriterLock(path), new_hdf5(path, n_bytes) as (file, check):
+        # First: a name that cannot be stored costs no scores.
+        if names is not None:
+            what = "attribute_name" if of_attributes else "class_name"
+            if names.dtype.kind in "iub":
+                file[what] = names
+            else:
+                _write_text(file, what, names)
         if of_attributes:
             data = _table(file, "attributes", len(X), width, dtype)
             for rows, block in blocks(X, SCORE_ROWS):
@@ -176,12 +173,6 @@ def predict_to_hdf5(
                     values = _table(file, "score", len(X), top_k, best.dtype)
                 index[rows], values[rows] = columns, best
                 check()
-        if names is not None:
-            what = "attribute_name" if of_attributes else "class_name"
-            if names.dtype.kind in "iub":
-                file[what] = names
-            else:
-                _write_text(file, what, names)
 
 
 def _check_apart(X, path):

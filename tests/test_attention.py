@@ -433,9 +433,43 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(X_S, drawing):
         draw(reg, X[:2], **{**drawing, "grid": None})
     with pytest.raises(ValueError, match=r"of shape \(2,\), got \(2, 4\) and \(1,\)"):
         draw(reg, X[:2], **{**drawing, "paths": ["one.png"]})
+    for grid in (6, (-2, -3), (1, 2, 3)):
+        with pytest.raises(ValueError, match="6 regions make no grid of"):
+            draw(reg, X[:2], **{**drawing, "grid": grid})
+    for attributes in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="how many to show, at least 1"):
+            draw(reg, X[:2], attributes=attributes, **drawing)
+    with pytest.raises(ValueError, match=r"give \(n, k, r\)"):
+        AttentionMapDisplay.from_predictions(X[0], names=[["a"]], **drawing)
     pooled = ReZSLRegressor(max_iter=1, random_state=0).fit(X.mean(axis=1), S)
     with pytest.raises(ValueError, match="ReZSLRegressor does not"):
         draw(pooled, X.mean(axis=1)[:2], **drawing)
+
+
+def test_a_broken_picture_is_a_sentence(X_S, drawing, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    paths = [tmp_path / "broken.png"] * 2
+    with pytest.raises(ValueError, match="broken.png is no picture that can be read"):
+        AttentionMapDisplay.from_estimator(
+            quick().fit(*X_S), X_S[0][:2], **{**drawing, "paths": paths, "root": None}
+        )
+
+
+def test_a_map_of_zeros_is_dark(drawing):
+    display = AttentionMapDisplay.from_predictions(
+        np.zeros((2, 1, 6)), names=[["ear"]] * 2, **drawing
+    )
+    shade = display.axes_[0, 1].images[1].get_array()
+    np.testing.assert_allclose(shade[..., 3], 0.9)
+
+
+def test_one_attribute_may_be_given_by_its_name(data, drawing):
+    X, labels, table, _ = data
+    model = ZeroShotClassifier(quick(), pd.DataFrame(table, columns=NAMES))
+    display = AttentionMapDisplay.from_estimator(
+        model.fit(X, labels), X[:2], attributes="wing", **drawing
+    )
+    assert [axis.get_title() for axis in display.axes_[1, 1:]] == ["wing"]
 
 
 @pytest.mark.parametrize("size", [1e160, 1e-170])

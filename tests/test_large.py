@@ -478,7 +478,7 @@ def test_the_resident_set_stays_below_two_gib(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["", ".part", ".lock"])
-def test_the_file_that_is_read_is_not_written_over(cache, training, tmp_path, end):
+def test_the_file_that_is_read_is_not_written_over(training, tmp_path, end):
     X, _, S = training
     reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
     source = tmp_path / f"out.h5{end}"
@@ -492,6 +492,16 @@ def test_the_file_that_is_read_is_not_written_over(cache, training, tmp_path, en
                 predict_to_hdf5(reg, file["X"], path, overwrite=True)
     with h5py.File(source) as file:
         np.testing.assert_array_equal(file["X"], X)
+
+
+@pytest.mark.parametrize("value", [np.float32(1), h5py.Empty("f4")])
+def test_a_file_of_no_rows_is_a_sentence(training, value):
+    X, _, S = training
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    with h5py.File("none", "w", driver="core", backing_store=False) as file:
+        file["X"] = value
+        with pytest.raises(ValueError, match="rows are needed"):
+            reg.predict(file["X"])
 
 
 def test_a_folder_is_no_file(training, tmp_path):

@@ -324,7 +324,7 @@ def test_products_in_bfloat16_are_those_of_full_precision_but_for_rounding(m):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_tf32_is_on_for_the_products_alone(fails, monkeypatch):
+def test_tf32_is_on_for_the_products_alone(fails):
     def setting():
         matmul = torch.backends.cuda.matmul
         return getattr(matmul, "fp32_precision", None) or matmul.allow_tf32

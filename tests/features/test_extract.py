@@ -671,3 +671,11 @@ def test_fifty_kills_over_a_real_extraction(shared, tmp_path):
         assert np.asarray(cache.X).tobytes() == np.asarray(calm.X).tobytes()
         assert cache.paths.tolist() == calm.paths.tolist()
         assert cache.metadata == calm.metadata
+
+
+def test_a_worker_says_nothing_of_a_main_process_that_has_gone(capsys):
+    for error in (ConnectionResetError(), EOFError()):
+        rezsl_features.extract._unless_alone(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    rezsl_features.extract._unless_alone(ValueError, ValueError("a bug"), None)
+    assert "a bug" in capsys.readouterr().err
