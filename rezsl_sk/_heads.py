@@ -23,6 +23,9 @@ class Heads(nn.Module):
     that it asks for anew at each step cost as much as the matrix products of a
     linear head. The first layers of all heads are one product.
 
+    Layers are kept as (heads, units, n), samples last: so the products are fast for
+    few units too (7 attributes: 1.5 to 2 times as fast as with samples first).
+
     Parameters
     ----------
     arrays : list of (coefs, intercepts), one for each of m heads
@@ -80,28 +83,20 @@ class Heads(nn.Module):
     @torch.no_grad()
     def forward(self, X):
         """Outputs (n, heads, a) for X (n, d); in training they serve one backward."""
-        n, m = len(X), self.n_heads
-        X = self._cast("X", X, self.product_dtype)
+        n, m, dtype = len(X), self.n_heads, self.product_dtype
+        X = self._cast("X", X, dtype)
         self._inputs, self._masks, self._factors = [X], [], []
         last = len(self.weights) - 1
         for layer in range(len(self.weights)):
-            weight = self._cast(("w", layer), self.weights[layer], self.product_dtype)
-            bias = self._cast(("b", layer), self.biases[layer], self.product_dtype)
+            weight = self._cast(("w", layer), self.weights[layer], dtype)
+            bias = self._cast(("b", layer), self.biases[layer], dtype).unsqueeze(2)
             self._factors.append(weight)
-            out = self._buffer(("out", layer), n, m, weight.shape[1])
+            out = self._buffer(("out", layer), m, weight.shape[1], n)
             if layer == 0:
-                torch.addmm(
-                    bias.flatten(), X, weight.flatten(0, 1).T, out=out.view(n, -1)
-                )
-            elif m == 1:
-                torch.addmm(bias[0], X[:, 0], weight[0].T, out=out[:, 0])
+                rows = weight.flatten(0, 1)
+                torch.addmm(bias.flatten(0, 1), rows, X.T, out=out.view(-1, n))
             else:
-                torch.baddbmm(
-                    bias.unsqueeze(1),
-                    X.transpose(0, 1),
-                    weight.transpose(1, 2),
-                    out=out.transpose(0, 1),
-                )
+                torch.baddbmm(bias, weight, X, out=out)
             X = out
             if layer < last:
                 nn.functional.leaky_relu_(X, NEGATIVE_SLOPE)
@@ -109,7 +104,9 @@ class Heads(nn.Module):
                     self._masks.append(self._draw_masks(layer, X))
                     self._drop(layer, X)
                 self._inputs.append(X)
-        return self._cast("output", X, self.dtype)
+        return self._buffer("output", n, m, X.shape[1], dtype=self.dtype).copy_(
+            X.permute(2, 0, 1)
+        )
 
     @torch.no_grad()
     def backward(self, gradient):
@@ -117,30 +114,24 @@ class Heads(nn.Module):
 
         Overwrites them, and the hidden layers of the forward pass.
         """
-        gradient = self._cast("gradient", gradient, self.product_dtype)
+        n, m, a = gradient.shape
+        gradient = self._buffer("gradient", m, a, n).copy_(gradient.permute(1, 2, 0))
         for layer in reversed(range(len(self.weights))):
             X, weight = self._inputs[layer], self._factors[layer]
-            torch.sum(gradient, 0, dtype=self.dtype, out=self.biases[layer].grad)
+            torch.sum(gradient, 2, dtype=self.dtype, out=self.biases[layer].grad)
             product = grad = self.weights[layer].grad
             if self.product_dtype != self.dtype:
                 product = self._buffer(("grad", layer), *grad.shape)
             if layer == 0:
-                flat = gradient.reshape(len(X), -1)
-                torch.mm(flat.T, X, out=product.view(-1, X.shape[1]))
-            elif self.n_heads == 1:
-                torch.mm(gradient[:, 0].T, X[:, 0], out=product[0])
+                torch.mm(gradient.view(-1, n), X, out=product.view(-1, X.shape[1]))
             else:
-                of_head = gradient.transpose(0, 1)
-                torch.bmm(of_head.transpose(1, 2), X.transpose(0, 1), out=product)
+                torch.bmm(gradient, X.transpose(1, 2), out=product)
             if product is not grad:
                 grad.copy_(product)
             if layer == 0:
                 return
             back = self._buffer(("back", layer), *X.shape)
-            if self.n_heads == 1:
-                torch.mm(gradient[:, 0], weight[0], out=back[:, 0])
-            else:
-                torch.bmm(of_head, weight, out=back.transpose(0, 1))
+            torch.bmm(weight.transpose(1, 2), gradient, out=back)
             # LeakyReLU keeps signs, so its result tells the slope.
             torch.ops.aten.leaky_relu_backward(
                 back, X, NEGATIVE_SLOPE, True, grad_input=back
@@ -160,14 +151,14 @@ class Heads(nn.Module):
 
     def _buffer(self, name, *shape, dtype=None):
         """Memory that is used again at each step; batches may be shorter."""
-        new = {"size": shape, "dtype": dtype or self.product_dtype}
+        size, dtype = math.prod(shape), dtype or self.product_dtype
         if not self.training:
-            return self.weights[0].new_empty(**new)
+            return self.weights[0].new_empty(shape, dtype=dtype)
         buffer = self._buffers_of_batch.get(name)
-        if buffer is None or len(buffer) < shape[0]:
-            buffer = self.weights[0].new_empty(**new)
+        if buffer is None or len(buffer) < size:
+            buffer = self.weights[0].new_empty(size, dtype=dtype)
             self._buffers_of_batch[name] = buffer
-        return buffer[: shape[0]]
+        return buffer[:size].view(shape)
 
     def _cast(self, name, tensor, dtype):
         if tensor.dtype == dtype:
@@ -175,8 +166,8 @@ class Heads(nn.Module):
         return self._buffer(name, *tensor.shape, dtype=dtype).copy_(tensor)
 
     def _draw_masks(self, layer, X):
-        """A mask (n, 1, units) for each run of heads with one dropout, or None."""
-        n, _, units = X.shape
+        """A mask (units, n) for each run of heads with one dropout, or None."""
+        size = X.shape[1:]
         draw = None
         masks = []
         for heads, dropout in runs(self.dropout):
@@ -184,15 +175,15 @@ class Heads(nn.Module):
                 masks.append((heads, None))
                 continue
             if draw is None:
-                draw = uniform_draw(n, units, X, self.generator)
-            out = self._buffer(("mask", layer, heads.start), n, 1, units)
+                draw = uniform_draw(size, X, self.generator)
+            out = self._buffer(("mask", layer, heads.start), *size)
             masks.append((heads, dropout_mask(draw, dropout, out)))
         return masks
 
     def _drop(self, layer, X):
         for heads, mask in self._masks[layer]:
             if mask is not None:
-                X[:, heads].mul_(mask)
+                X[heads].mul_(mask)
 
 
 def runs(values):
@@ -213,7 +204,7 @@ def _parameters(arrays, device):
     )
 
 
-def uniform_draw(n, units, like, generator):
+def uniform_draw(size, like, generator):
     """A random number for each hidden unit of each sample, and its range.
 
     On a CPU torch draws Bernoulli numbers one by one, which took longer than the
@@ -222,27 +213,28 @@ def uniform_draw(n, units, like, generator):
 
     Returns
     -------
-    draw : tensor of shape (n, units)
+    draw : tensor of shape (units, n), which is `size`
         Of the dtype and on the device of `like`; uniform.
 
     low, high : float
         Its range.
     """
     if like.device.type != "cpu":
-        draw = torch.rand(n, units, device=like.device, generator=generator)
+        draw = torch.rand(size, device=like.device, generator=generator)
         return draw.to(like.dtype), 0.0, 1.0
-    words = torch.empty((n * units + 3) // 4, dtype=torch.int64)
+    count = math.prod(size)
+    words = torch.empty((count + 3) // 4, dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
-    draw = words.view(torch.int16)[: n * units].view(n, units)
+    draw = words.view(torch.int16)[:count].view(size)
     # Numbers of the mask's type: comparing others takes torch ten times as long.
     return draw.to(like.dtype), -32768.0, 32768.0
 
 
 def dropout_mask(drawn, dropout, out):
-    """Fill `out` (n, 1, units) with 0, or 1 / (1 - dropout) where a unit is kept."""
+    """Fill `out` (units, n) with 0, or 1 / (1 - dropout) where a unit is kept."""
     draw, low, high = drawn
     limit = low + (1 - dropout) * (high - low)
-    return torch.lt(draw.unsqueeze(1), limit, out=out).mul_(1 / (1 - dropout))
+    return torch.lt(draw, limit, out=out).mul_(1 / (1 - dropout))
 
 
 def initial_arrays(layer_sizes, dtype, generator):

@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV
 
 from rezsl_sk import ReZSLRegressor, ReZSLSearchCV, ZeroShotClassifier
 from rezsl_sk import _search as search_module
+from rezsl_sk._feature_side import FeatureSide
 from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.model_selection import (
     ClassKFold,
@@ -107,6 +108,22 @@ def test_a_fold_has_one_feature_side(X_S, monkeypatch):
     grid = {"learning_rate_init": [1e-3, 1e-2], "hidden_layer_sizes": [(), (8,)]}
     ReZSLSearchCV(quick(), grid, cv=3, refit=False).fit(*X_S)
     assert len(calls) == 3
+
+
+def test_candidates_of_a_fold_ask_its_feature_side_once(X_S, monkeypatch):
+    asked = []
+    answer = FeatureSide.similarities
+
+    def counted(side, X, V):
+        asked.append(len(X))
+        return answer(side, X, V)
+
+    monkeypatch.setattr(FeatureSide, "similarities", counted)
+    cv = list(ClassKFold(3).split(*X_S))
+    grid = {"learning_rate_init": [1e-3, 1e-2], "scale": [5.0, 10.0]}
+    ReZSLSearchCV(quick(), grid, cv=cv, refit=False).fit(*X_S)
+    # Each side asks itself about training rows for its spread, and then is scored.
+    assert sorted(asked) == sorted(len(rows) for split in cv for rows in split)
 
 
 def test_processes_give_what_one_gives(X_S):

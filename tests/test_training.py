@@ -104,7 +104,7 @@ def test_gradients_of_heads_side_by_side_are_those_of_autograd(hidden, normalize
     regression, classification = trainee.gradients(X, group)
     for head in range(m):
         masks = [
-            1.0 if mask is None else mask[:, 0]
+            1.0 if mask is None else mask.T
             for layer in heads._masks
             for at, mask in layer
             if at.start <= head < at.stop
@@ -319,7 +319,7 @@ def test_products_in_bfloat16_are_those_of_full_precision_but_for_rounding(m):
     for full, half in zip(*results, strict=True):
         assert half.dtype == torch.float32
         # 8 bits of each factor, over three layers and back; near 0 slopes may differ
-        assert (full - half).norm() < 0.05 * full.norm()
+        assert (full - half).norm() < 0.1 * full.norm()
         assert not torch.equal(full, half)
 
 
