@@ -418,7 +418,6 @@ def _evaluate(
     fit = fit_side_by_side if together else fit_alone
     errors, side = fit(estimators, X_train, y_train, side)
     fit_time = (time.time() - start) / len(estimators)
-    _remember_answers(estimators, errors)
     results = []
     for estimator, error in zip(estimators, errors, strict=True):
         result = {"n_test_samples": len(test), "fit_time": fit_time, "fit_error": None}
@@ -442,34 +441,6 @@ def _evaluate(
             result["train_scores"] = train_scores
         results.append({**result, "test_scores": scores})
     return results, side
-
-
-def _remember_answers(estimators, errors):
-    """Let fitted estimators share what their feature side says of the rows scored."""
-    if len(estimators) == 1:
-        return
-    sides = {}
-    for estimator, error in zip(estimators, errors, strict=True):
-        if error is None:
-            regressor = getattr(estimator, "regressor_", estimator)
-            if regressor._side is not None:
-                side = sides.setdefault(
-                    id(regressor._side), _Remembering(regressor._side)
-                )
-                regressor._side = side
-
-
-class _Remembering:
-    """A feature side that answers once: candidates are asked about the same rows."""
-
-    def __init__(self, side):
-        self.side, self.weights, self.answers = side, side.weights, {}
-
-    def similarities(self, X, V):
-        key = joblib.hash((X, V))
-        if key not in self.answers:
-            self.answers[key] = self.side.similarities(X, V)
-        return self.answers[key].copy()  # who asks may write into it
 
 
 def fit_alone(estimators, X, y, side=None):
@@ -598,10 +569,25 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
                     # One class, or all alike: nothing to learn but the constants.
                     regressor.n_iter_, regressor.loss_ = 1, 0.0
                 regressor._finish(X, prototypes, group, trained, side)
-                side = side or regressor._side
+                if side is None and regressor._side is not None:
+                    side = regressor._side = _Remembering(regressor._side)
             except Exception as error:
                 errors[number] = error
     return errors, side
+
+
+class _Remembering:
+    """A feature side that answers once: candidates are asked about the same rows."""
+
+    def __init__(self, side):
+        self.spread, self.weights = side.spread, side.weights
+        self._similarities, self._answers = side.similarities, {}
+
+    def similarities(self, X, V):
+        key = joblib.hash((X, V))
+        if key not in self._answers:
+            self._answers[key] = self._similarities(X, V)
+        return self._answers[key].copy()  # who asks may write into it
 
 
 def _check_epochs(regressor, epochs):
