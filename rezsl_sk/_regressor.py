@@ -474,8 +474,10 @@ class ReZSLRegressor(
         with equal attributes stay two. S is shown to callbacks and may be None.
         """
         trained, generator = self._begin(X, S, prototypes, group, is_table)
-        self._train(X, S, prototypes, group, trained, generator)
-        self._finish(X, prototypes, group, trained)
+        scaled = self._features.transform(X)
+        shown = shown_to_callbacks(X, S)
+        self._train(shown, scaled, prototypes, group, trained, generator)
+        self._finish(scaled, prototypes, group, trained)
         return self
 
     def _begin(self, X, S, prototypes, group, is_table=None):
@@ -503,18 +505,18 @@ class ReZSLRegressor(
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
         return trained, generator
 
-    def _finish(self, X, prototypes, group, trained, side=None):
-        """Everything after the last step.
+    def _finish(self, scaled, prototypes, group, trained, side=None):
+        """Everything after the last step, from scaled rows (n, d).
 
         `side` is the feature side, if these rows, scaling and seed have had one: it
         does not depend on what the head was trained for.
         """
         outputs = None
-        if self._is_table and not isinstance(X, Rows):
-            outputs = self._outputs(X)
+        if self._is_table and not isinstance(scaled, Rows):
+            outputs = self._outputs(scaled, scaled=True)
         n_classes = len(self.prototypes_)
-        self.error_matrix_ = self._errors(X, prototypes, group, n_classes, outputs)
-        self._fit_feature_side(X, prototypes, group, trained, outputs, side)
+        self.error_matrix_ = self._errors(scaled, prototypes, group, n_classes, outputs)
+        self._fit_feature_side(scaled, prototypes, group, trained, outputs, side)
         self.__dict__.pop("_state", None)
 
     @all_or_nothing
@@ -609,8 +611,9 @@ class ReZSLRegressor(
             generator.set_state(torch.from_numpy(self._state["generator"].copy()))
         self.prototypes_ = table if self._is_table else table[:0]
         trained = np.ones(len(table), dtype=bool)
-        self._train(X, S, table, group, trained, generator, partial=True)
-        errors = self._errors(X, table, group, len(self.prototypes_))
+        scaled = self._features.transform(X)
+        self._train({}, scaled, table, group, trained, generator, partial=True)
+        errors = self._errors(scaled, table, group, len(self.prototypes_))
         here = ~np.isnan(errors).all(axis=1)
         merged = np.full_like(errors, np.nan)
         merged[: len(self.error_matrix_)] = self.error_matrix_
@@ -863,35 +866,46 @@ class ReZSLRegressor(
 
     # ---- training -----------------------------------------------------------
 
-    def _train(self, X, S, prototypes, group, trained, generator, partial=False):
+    def _train(
+        self, shown, scaled, prototypes, group, trained, generator, partial=False
+    ):
+        """Train on scaled rows (n, d); `shown` is what callbacks are shown."""
         self._start_curves(partial)
         n_epochs = 1 if partial else self.max_iter
         context = None
         if not partial:
             context = self._init_callback_context(max_subtasks=n_epochs)
-            context.call_on_fit_task_begin(estimator=self, **shown_to_callbacks(X, S))
-        device = resolve_device(self.device, X.dtype)
+            context.call_on_fit_task_begin(estimator=self, **shown)
+        device = resolve_device(self.device, scaled.dtype)
         self.device_ = str(device)
         if not len(self._space.varying):
             # One class, or all alike: nothing to learn but the constants.
             self.n_iter_ += 1
             self.loss_ = 0.0
-            self._end_of_fit(context, X, S)
+            self._end_of_fit(context, shown)
             return
         try:
             self._run(
-                X, S, prototypes, group, trained, generator, device, n_epochs, context
+                shown,
+                scaled,
+                prototypes,
+                group,
+                trained,
+                generator,
+                device,
+                n_epochs,
+                context,
             )
         except torch.OutOfMemoryError as error:
             raise MemoryError(
-                f"the memory of {device} does not suffice for {X.shape[0]} x "
-                f"{X.shape[1]} features with batch_size={self.batch_size}; lower "
+                f"the memory of {device} does not suffice for {scaled.shape[0]} x "
+                f"{scaled.shape[1]} features with batch_size={self.batch_size}; lower "
                 "batch_size, or set device='cpu'."
             ) from error
         except FloatingPointError as error:
             raise ValueError(self._diverged(error)) from None
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
-        self._end_of_fit(context, X, S)
+        self._end_of_fit(context, shown)
 
     def _start_curves(self, partial=False):
         for name in ("", "regression_", "classification_"):
@@ -915,22 +929,30 @@ class ReZSLRegressor(
             + (f", or set {' and '.join(unscaled)}." if unscaled else ".")
         )
 
-    def _end_of_fit(self, context, X, S):
+    def _end_of_fit(self, context, shown):
         if context is not None:
             context.call_on_fit_task_end(
                 estimator=self,
-                **shown_to_callbacks(X, S),
+                **shown,
                 reconstruction_attributes=lambda: {},
             )
 
     def _run(
-        self, X, S, prototypes, group, trained, generator, device, n_epochs, context
+        self,
+        shown,
+        scaled,
+        prototypes,
+        group,
+        trained,
+        generator,
+        device,
+        n_epochs,
+        context,
     ):
         partial = context is None
         targets = self._space.transform(prototypes)
         rows = np.flatnonzero(trained[group]) if not trained.all() else None
         number = np.cumsum(trained) - 1  # of each trained class among them
-        scaled = self._features.transform(X)
         mine = scaled if rows is None else scaled[rows]
         of_row = torch.from_numpy(number[group if rows is None else group[rows]])
         make_sampler = Sampler
@@ -958,9 +980,9 @@ class ReZSLRegressor(
         stopping = None
         if not trained.all():
             stopping = Stopping(n_iter_no_change=self.n_iter_no_change, tol=self.tol)
-            if isinstance(X, Rows):
-                held_rows = X.held_out.numbers
-                held_x = self._features.transform(X.held_out.rows)
+            if isinstance(scaled, Rows):
+                held_rows = scaled.held_out.numbers
+                held_x = self._features.transform(scaled.held_out.rows)
             else:
                 held_rows = np.flatnonzero(~trained[group])
                 held_x = scaled[held_rows]
@@ -983,9 +1005,7 @@ class ReZSLRegressor(
                 task = None
                 if context is not None and self.n_iter_ < n_epochs:
                     task = context.subcontext(task_name="epoch")
-                    task.call_on_fit_task_begin(
-                        estimator=self, **shown_to_callbacks(X, S)
-                    )
+                    task.call_on_fit_task_begin(estimator=self, **shown)
                 epoch = next(run, None)
                 if epoch is None:
                     break
@@ -1002,7 +1022,7 @@ class ReZSLRegressor(
                 if task is not None:
                     stop |= task.call_on_fit_task_end(
                         estimator=self,
-                        **shown_to_callbacks(X, S),
+                        **shown,
                         reconstruction_attributes=lambda: dict(
                             zip(
                                 ("coefs_", "intercepts_"),
@@ -1130,7 +1150,7 @@ class ReZSLRegressor(
             line += f", held-out classes {self.validation_scores_[-1]:.4f}"
         print(line, flush=True)
 
-    def _fit_feature_side(self, X, prototypes, group, trained, outputs, side=None):
+    def _fit_feature_side(self, scaled, prototypes, group, trained, outputs, side):
         """The side, and its unit; `outputs` (n, a') of the head, for rows in memory."""
         self._side = None
         if not (self.feature_weight and self._is_table and trained.sum() > 1):
@@ -1141,9 +1161,9 @@ class ReZSLRegressor(
         number = np.cumsum(trained) - 1  # of each trained class among them
         P = prototypes[trained]
         some = None
-        if isinstance(X, Rows):
-            x = self._features.transform(X.sample.rows)
-            some = x, number[group[X.sample.numbers]]
+        if isinstance(scaled, Rows):
+            x = self._features.transform(scaled.sample.rows)
+            some = x, number[group[scaled.sample.numbers]]
             outputs = np.concatenate(
                 [
                     self._head_outputs(x[part])
@@ -1153,7 +1173,7 @@ class ReZSLRegressor(
         else:
             outputs = outputs[rows]
         if side is None:
-            x = self._features.transform(X if trained.all() else X[rows])
+            x = scaled if trained.all() else scaled[rows]
             varying = P[:, self._space.varying]
             side = FeatureSide().fit(
                 self._side_input(x), number[group[rows]], varying, self._seed, some
@@ -1171,13 +1191,14 @@ class ReZSLRegressor(
 
     # ---- prediction ---------------------------------------------------------
 
-    def _outputs(self, X):
-        """Predictions (n, a') in the space of training, of checked X."""
+    def _outputs(self, X, *, scaled=False):
+        """Predictions (n, a') in the space of training, of checked or scaled X."""
         output = np.empty(
             (len(X), len(self._space.varying)), dtype=self.coefs_[0].dtype
         )
         for rows, block in blocks(X, self._rows_at_once):
-            output[rows] = self._head_outputs(self._features.transform(block))
+            x = block if scaled else self._features.transform(block)
+            output[rows] = self._head_outputs(x)
         return output
 
     def _head_outputs(self, x):
@@ -1241,21 +1262,24 @@ class ReZSLRegressor(
         )
         return names, len(matrix), self._scorer(matrix, names)
 
-    def _errors(self, X, prototypes, group, n_classes, outputs=None):
+    def _errors(self, scaled, prototypes, group, n_classes, outputs=None):
         """Class by attribute mean squared error in the space of training.
 
-        Of the rows X (n, d), whose attributes are ``prototypes[group]``; for no
+        Of scaled rows (n, d), whose attributes are ``prototypes[group]``; for no
         table of classes (n_classes 0) there is none.
         """
-        errors = np.full((n_classes, prototypes.shape[1]), np.nan, dtype=X.dtype)
+        errors = np.full((n_classes, prototypes.shape[1]), np.nan, dtype=scaled.dtype)
         if not n_classes or not len(self._space.varying):
             return errors
         targets = self._space.transform(prototypes)
         if self._l2:
             targets = unit_rows(targets)
         total = np.zeros((n_classes, len(self._space.varying)))
-        for rows, block in blocks(X, self._rows_at_once):
-            output = self._outputs(block) if outputs is None else outputs[rows]
+        for rows, block in blocks(scaled, self._rows_at_once):
+            if outputs is None:
+                output = self._outputs(block, scaled=True)
+            else:
+                output = outputs[rows]
             if self._l2:
                 output = unit_rows(output)
             square = np.square(output - targets[group[rows]])

@@ -529,6 +529,7 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
     if not leaders:
         return errors, side
     first, epochs = leaders[0], []
+    scaled = first._features.transform(X)
     device = resolve_device(first.device, X.dtype)
     if len(first._space.varying):
         heads = _new_heads(leaders, device)
@@ -551,7 +552,7 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
             fused_objective(leaders, targets),
             tf32=first.matmul_precision == "tf32",
         )
-        x = place_features(first._features.transform(X), device, first._product_dtype)
+        x = place_features(scaled, device, first._product_dtype)
         of_row = torch.from_numpy(group).to(device)
         for _ in range(first.max_iter):
             batches = sampler.epoch(device)
@@ -568,7 +569,7 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
                 else:
                     # One class, or all alike: nothing to learn but the constants.
                     regressor.n_iter_, regressor.loss_ = 1, 0.0
-                regressor._finish(X, prototypes, group, trained, side)
+                regressor._finish(scaled, prototypes, group, trained, side)
                 if side is None and regressor._side is not None:
                     side = regressor._side = _Remembering(regressor._side)
             except Exception as error:
