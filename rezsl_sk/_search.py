@@ -43,6 +43,7 @@ from ._training import (
     resolve_device,
     run_epoch,
 )
+from .feature_cache import FeatureCache
 from .model_selection import ClassKFold, zero_shot_scorer
 
 # Parameters that heads trained side by side must have in common. The others are
@@ -201,14 +202,18 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
-        self, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
+        self,
+        X: ArrayLike | FeatureCache,
+        y: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Try all candidates on all folds, and fit the best one on everything.
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Features.
+        X : array-like of shape (n, d), or FeatureCache
+            Features. Of a file, each fold's rows are read into memory.
 
         y : array-like of shape (n, a) or (n,)
             Attributes of each sample's class for a regressor, labels for a
@@ -237,6 +242,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 "with cv=ClassKFold(5) and scoring=zero_shot_scorer for anything else."
             )
         scorers, refit_metric = self._get_scorers()
+        if isinstance(X, FeatureCache):
+            X = X.X
         X, y = indexable(X, y)
         cv = 5 if self.cv is None else self.cv
         cv = ClassKFold(cv) if isinstance(cv, Integral) else check_cv(cv, y)

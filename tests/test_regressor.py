@@ -788,6 +788,27 @@ def test_a_partial_fit_that_fails_leaves_the_model_as_it_was(X_S):
     assert model.loss_curve_ == curve
 
 
+def test_a_partial_fit_that_fails_after_its_training_has_not_happened(X_S, monkeypatch):
+    X, S = X_S
+    model, other = (quick().partial_fit(X, S) for _ in range(2))
+
+    def broken(*args):
+        raise MemoryError("after the training")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReZSLRegressor, "_errors", broken)
+        with pytest.raises(MemoryError, match="after the training"):
+            model.partial_fit(X, S)
+    assert model.loss_curve_ == other.loss_curve_
+    # The optimiser's state, too, is that of before.
+    model.partial_fit(X, S)
+    other.partial_fit(X, S)
+    assert len(model.loss_curve_) == 2
+    assert model.loss_curve_ == other.loss_curve_
+    for coef, expected in zip(model.coefs_, other.coefs_, strict=True):
+        np.testing.assert_array_equal(coef, expected)
+
+
 def test_partial_fit_does_not_begin_with_one_class(X_S):
     X, S = X_S
     one = (S == S[0]).all(axis=1)

@@ -16,6 +16,7 @@ from rezsl_sk import ReZSLRegressor, ReZSLSearchCV, ZeroShotClassifier
 from rezsl_sk import _search as search_module
 from rezsl_sk._feature_side import FeatureSide
 from rezsl_sk.datasets import make_zero_shot
+from rezsl_sk.feature_cache import FeatureCache, write_cache
 from rezsl_sk.model_selection import (
     ClassKFold,
     GZSLKFold,
@@ -380,3 +381,26 @@ def test_a_classifier_that_fails_fails_alone(data, grid):
         search = ReZSLSearchCV(model, grid, cv=3, refit=False).fit(X, y)
     failed = np.isnan(search.cv_results_["mean_test_score"])
     np.testing.assert_array_equal(failed, [False, True])
+
+
+def test_a_feature_cache_is_searched_as_its_features_are(data, tmp_path):
+    names = np.array([f"class {c}" for c in range(len(data.attributes))])
+    X, labels = data.X[data.trainval].astype(np.float32), data.labels[data.trainval]
+    path = tmp_path / "cache.h5"
+    write_cache(
+        path,
+        [X],
+        paths=np.arange(len(X)).astype(str),
+        y=names[labels],
+        class_attributes=(names, data.attributes),
+    )
+    S = data.attributes[labels]
+    searches = [
+        ReZSLSearchCV(quick(), {"scale": [5.0, 10.0]}, cv=2).fit(given, S)
+        for given in (FeatureCache(path), X)
+    ]
+    same_results(*(search.cv_results_ for search in searches))
+    for given in (FeatureCache(path), X):
+        np.testing.assert_array_equal(
+            searches[0].predict(given), searches[1].predict(given)
+        )
