@@ -871,13 +871,11 @@ class ReZSLRegressor(
     ):
         """Train on scaled rows (n, d); `shown` is what callbacks are shown."""
         self._start_curves(partial)
-        n_epochs = 1 if partial else self.max_iter
         context = None
         if not partial:
-            context = self._init_callback_context(max_subtasks=n_epochs)
+            context = self._init_callback_context(max_subtasks=self.max_iter)
             context.call_on_fit_task_begin(estimator=self, **shown)
-        device = resolve_device(self.device, scaled.dtype)
-        self.device_ = str(device)
+        self.device_ = str(resolve_device(self.device, scaled.dtype))
         if not len(self._space.varying):
             # One class, or all alike: nothing to learn but the constants.
             self.n_iter_ += 1
@@ -885,22 +883,12 @@ class ReZSLRegressor(
             self._end_of_fit(context, shown)
             return
         try:
-            self._run(
-                shown,
-                scaled,
-                prototypes,
-                group,
-                trained,
-                generator,
-                device,
-                n_epochs,
-                context,
-            )
+            self._run(shown, scaled, prototypes, group, trained, generator, context)
         except torch.OutOfMemoryError as error:
             raise MemoryError(
-                f"the memory of {device} does not suffice for {scaled.shape[0]} x "
-                f"{scaled.shape[1]} features with batch_size={self.batch_size}; lower "
-                "batch_size, or set device='cpu'."
+                f"the memory of {self.device_} does not suffice for "
+                f"{scaled.shape[0]} x {scaled.shape[1]} features with "
+                f"batch_size={self.batch_size}; lower batch_size, or set device='cpu'."
             ) from error
         except FloatingPointError as error:
             raise ValueError(self._diverged(error)) from None
@@ -937,19 +925,10 @@ class ReZSLRegressor(
                 reconstruction_attributes=lambda: {},
             )
 
-    def _run(
-        self,
-        shown,
-        scaled,
-        prototypes,
-        group,
-        trained,
-        generator,
-        device,
-        n_epochs,
-        context,
-    ):
+    def _run(self, shown, scaled, prototypes, group, trained, generator, context):
         partial = context is None
+        device = torch.device(self.device_)
+        n_epochs = 1 if partial else self.max_iter
         targets = self._space.transform(prototypes)
         rows = np.flatnonzero(trained[group]) if not trained.all() else None
         number = np.cumsum(trained) - 1  # of each trained class among them
