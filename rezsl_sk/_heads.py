@@ -24,7 +24,7 @@ class Heads(nn.Module):
     linear head. The first layers of all heads are one product.
 
     Layers are kept as (heads, units, n), samples last: with samples first the
-    products of a layer of few units, such as 7 attributes, take about twice as long.
+    products of a layer of few units, such as 7 attributes, take up to twice as long.
 
     Parameters
     ----------

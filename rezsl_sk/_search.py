@@ -423,7 +423,7 @@ def _evaluate(
     X_test, y_test = _safe_split(estimators[0], X, y, test, train)
     start = time.time()
     fit = fit_side_by_side if together else fit_alone
-    errors, side = fit(estimators, X_train, y_train, side)
+    errors, found = fit(estimators, X_train, y_train, side)
     fit_time = (time.time() - start) / len(estimators)
     results = []
     for estimator, error in zip(estimators, errors, strict=True):
@@ -447,7 +447,8 @@ def _evaluate(
                 )
             result["train_scores"] = train_scores
         results.append({**result, "test_scores": scores})
-    return results, side
+    # Who gave the side has it: it is large, and would go back to another process.
+    return results, found if side is None else None
 
 
 def fit_alone(estimators, X, y, side=None):
