@@ -56,31 +56,32 @@ class Heads(nn.Module):
         # nn.Dropout draws from the global generator, which is everybody's.
         self.generator = torch.Generator(device).manual_seed(seed)
         layers = range(len(arrays[0][0]))
-        # Stored as (heads, n_out, n_in), the layout in which products are fastest.
-        self.weights = _parameters(
-            [np.stack([coefs[layer].T for coefs, _ in arrays]) for layer in layers],
-            device,
-        )
-        self.biases = _parameters(
-            [np.stack([biases[layer] for _, biases in arrays]) for layer in layers],
-            device,
-        )
-        for parameter in self.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        self.dtype = self.weights[0].dtype
+        # Stored as (heads, n_out, n_in), the layout in which products are fastest,
+        weights = [np.stack([coefs[i].T for coefs, _ in arrays]) for i in layers]
+        biases = [np.stack([intercepts[i] for _, intercepts in arrays]) for i in layers]
+        parts = [*weights, *biases]
+        # one after the other in one vector: one call of the optimiser's kernel.
+        vector = np.concatenate([part.ravel() for part in parts])
+        # Gradients are filled in by hand.
+        self.vector = nn.Parameter(torch.tensor(vector, device=device), False)
+        self.vector.grad = torch.zeros_like(self.vector)
+        views = _views(self.vector, [part.shape for part in parts])
+        self.weights, self.biases = views[: len(layers)], views[len(layers) :]
+        self.dtype = self.vector.dtype
         self.product_dtype = product_dtype or self.dtype
-        self._buffers_of_batch = {}
+        self._memory, self._views = {}, {}
 
     def parameters_of(self, heads):
         """Parameters of a slice of the heads, as views that carry their gradients."""
+        if heads == slice(None) or heads == slice(0, self.n_heads):
+            return [self.vector]
         views = []
         for parameter in (*self.weights, *self.biases):
-            view = parameter.data[heads]
+            view = parameter[heads]
             view.grad = parameter.grad[heads]
             views.append(view)
         return views
 
-    @torch.no_grad()
     def forward(self, X):
         """Outputs (n, heads, a) for X (n, d); in training they serve one backward."""
         n, m, dtype = len(X), self.n_heads, self.product_dtype
@@ -108,11 +109,10 @@ class Heads(nn.Module):
             X.permute(2, 0, 1)
         )
 
-    @torch.no_grad()
     def backward(self, gradient):
         """From the gradient (n, heads, a) of the outputs to those of the parameters.
 
-        Overwrites them, and the hidden layers of the forward pass.
+        Overwrites them.
         """
         n, m, a = gradient.shape
         gradient = self._buffer("gradient", m, a, n).copy_(gradient.permute(1, 2, 0))
@@ -151,14 +151,18 @@ class Heads(nn.Module):
 
     def _buffer(self, name, *shape, dtype=None):
         """Memory that is used again at each step; batches may be shorter."""
-        size, dtype = math.prod(shape), dtype or self.product_dtype
+        dtype = dtype or self.product_dtype
         if not self.training:
-            return self.weights[0].new_empty(shape, dtype=dtype)
-        buffer = self._buffers_of_batch.get(name)
-        if buffer is None or len(buffer) < size:
-            buffer = self.weights[0].new_empty(size, dtype=dtype)
-            self._buffers_of_batch[name] = buffer
-        return buffer[:size].view(shape)
+            return self.vector.new_empty(shape, dtype=dtype)
+        view = self._views.get((name, shape))
+        if view is None:
+            size = math.prod(shape)
+            memory = self._memory.get(name)
+            if memory is None or len(memory) < size:
+                memory = self.vector.new_empty(size, dtype=dtype)
+                self._memory[name] = memory
+            view = self._views[name, shape] = memory[:size].view(shape)
+        return view
 
     def _cast(self, name, tensor, dtype):
         if tensor.dtype == dtype:
@@ -195,13 +199,16 @@ def runs(values):
         start = stop
 
 
-def _parameters(arrays, device):
-    # Gradients are filled in by hand.
-    return nn.ParameterList(
-        # The optimiser's kernels take contiguous memory.
-        nn.Parameter(torch.tensor(array, device=device).contiguous(), False)
-        for array in arrays
-    )
+def _views(vector, shapes):
+    """Consecutive parts of a vector, of these shapes; so are their gradients."""
+    views, start = [], 0
+    for shape in shapes:
+        part = slice(start, start + math.prod(shape))
+        view = vector.data[part].view(shape)
+        view.grad = vector.grad[part].view(shape)
+        views.append(view)
+        start = part.stop
+    return views
 
 
 def uniform_draw(size, like, generator):

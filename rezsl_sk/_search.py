@@ -79,6 +79,9 @@ OF_EACH = (
 # Of parameters, optimiser and one batch: beyond the processor's cache, more of them
 # side by side are no faster.
 CPU_BYTES = 2**25
+# Of a feature side that are kept: a fold's rows to score and, with
+# return_train_score, to train on, with some to spare for scorers that ask others.
+MOST_ANSWERS = 4
 
 
 class ReZSLSearchCV(BaseSearchCV):
@@ -213,7 +216,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         Parameters
         ----------
         X : array-like of shape (n, d), or FeatureCache
-            Features. Of a file, each fold's rows are read into memory.
+            Features. Of a file, a fold's rows are read into memory, once for each part
+            of the candidates.
 
         y : array-like of shape (n, a) or (n,)
             Attributes of each sample's class for a regressor, labels for a
@@ -354,7 +358,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                     for key, part in jobs
                 )
                 for (key, part), (rows, side) in zip(jobs, results, strict=True):
-                    sides.setdefault(key, side)
+                    if sides.get(key) is None:  # or the one before has failed
+                        sides[key] = side
                     for number, row in zip(part.numbers, rows, strict=True):
                         out[number * len(splits) + key[0]] = row
                         # Fits side by side begin and end together: told when done.
@@ -373,6 +378,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         for number, params in enumerate(candidates):
             estimator = self._candidate(params)
             try:
+                estimator._validate_params()
+                _regressor_of(estimator)._validate_params()
                 key = _likeness(estimator)
                 alike[key].append(number)
                 if key[1] is not None and _regressor_of(estimator).feature_weight:
@@ -471,15 +478,15 @@ def fit_side_by_side(estimators, X, y, side):
 
     X, y : as in their ``fit``
 
-    side : FeatureSide or None
-        That of these rows, where it is known.
+    side : _Remembering or None
+        The feature side of these rows, where it is known.
 
     Returns
     -------
     errors : list of Exception or None
         What went wrong with each.
 
-    side : FeatureSide or None
+    side : _Remembering or None
         That of these rows, if one of them has one.
     """
     errors: list[Exception | None] = [None] * len(estimators)
@@ -595,6 +602,8 @@ class _Remembering:
     def similarities(self, X, V):
         key = joblib.hash((X, V))
         if key not in self._answers:
+            if len(self._answers) == MOST_ANSWERS:
+                del self._answers[next(iter(self._answers))]  # the oldest
             self._answers[key] = self._similarities(X, V)
         return self._answers[key].copy()  # who asks may write into it
 

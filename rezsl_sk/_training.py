@@ -152,7 +152,6 @@ class FusedObjective:
         self.n_groups = len(prototypes)
         self.weights = None
 
-    @torch.no_grad()
     def gradient(self, output, group):
         """Terms of the objective and their gradient.
 

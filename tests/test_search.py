@@ -98,7 +98,9 @@ def test_candidates_of_equal_shape_are_one_program(X_S, monkeypatch):
     assert calls == [3, 3]  # a fold each; feature_weight is no other head
 
 
-def test_a_fold_has_one_feature_side(X_S, monkeypatch):
+@pytest.mark.filterwarnings("ignore")  # that fits fail
+@pytest.mark.parametrize("failing", [None, -1.0, 1e30])  # at once, in training
+def test_a_fold_has_one_feature_side(X_S, failing, monkeypatch):
     from rezsl_sk import _regressor
 
     calls = []
@@ -109,8 +111,13 @@ def test_a_fold_has_one_feature_side(X_S, monkeypatch):
             return super().fit(*args)
 
     monkeypatch.setattr(_regressor, "FeatureSide", Counted)
-    grid = {"learning_rate_init": [1e-3, 1e-2], "hidden_layer_sizes": [(), (8,)]}
-    ReZSLSearchCV(quick(), grid, cv=3, refit=False).fit(*X_S)
+    rates = [1e-3, 1e-2]
+    if failing is not None:
+        monkeypatch.setattr(search_module, "CPU_BYTES", 1)  # each trained alone
+        rates.insert(0, failing)
+    grid = {"learning_rate_init": rates, "hidden_layer_sizes": [(), (8,)]}
+    search = ReZSLSearchCV(quick(), grid, cv=3, refit=False).fit(*X_S)
+    assert np.isnan(search.cv_results_["mean_test_score"]).any() == bool(failing)
     assert len(calls) == 3
 
 
@@ -124,10 +131,28 @@ def test_candidates_of_a_fold_ask_its_feature_side_once(X_S, monkeypatch):
 
     monkeypatch.setattr(FeatureSide, "similarities", counted)
     cv = list(ClassKFold(3).split(*X_S))
-    grid = {"learning_rate_init": [1e-3, 1e-2], "scale": [5.0, 10.0]}
+    grid = {"learning_rate_init": [1e-3, 1e-2], "hidden_layer_sizes": [(), (8,)]}
     ReZSLSearchCV(quick(), grid, cv=cv, refit=False).fit(*X_S)
     # Each side asks itself about training rows for its spread, and then is scored.
     assert sorted(asked) == sorted(len(rows) for split in cv for rows in split)
+
+
+def test_a_feature_side_does_not_keep_all_its_answers(X_S):
+    asked = []
+
+    class Side:
+        spread, weights = 1.0, None
+
+        def similarities(self, X, V):
+            asked.append(X)
+            return np.zeros(1)
+
+    side = search_module._Remembering(Side())
+    n = search_module.MOST_ANSWERS
+    for number in [*range(n), 0, n, 0]:
+        side.similarities(np.array([number]), None)
+    # The oldest had gone when it was asked for once more.
+    assert [x.item() for x in asked] == [*range(n), n, 0]
 
 
 def test_processes_give_what_one_gives(X_S):
