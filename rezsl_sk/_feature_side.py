@@ -6,7 +6,7 @@ Closed form throughout; arrays in, arrays out, nothing here knows torch.
 import itertools
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, get_blas_funcs
 from scipy.spatial.distance import cdist
 from sklearn.model_selection import KFold
 from sklearn.utils import gen_batches
@@ -71,7 +71,12 @@ class FeatureSide:
         some, of_some = (X, group) if sample is None else sample
         # Means are as good from every n-th row (of rows sorted by class, too).
         few = some[:: max(1, len(some) // BLOCK_ROWS)]
-        self.units = RandomUnits(m, N_DRAWS, rng).fit(few)
+        self.units = RandomUnits(m, N_DRAWS, rng)
+        if sample is None and len(X) <= BLOCK_ROWS:
+            X = some = few = _Kept(*self.units.fit_parts(X))
+        else:
+            self.units.fit(few)
+            X, some, few = (_Computed(rows, self.units) for rows in (X, some, few))
 
         folds = []
         if K >= 4:
@@ -99,15 +104,12 @@ class FeatureSide:
         penalty = self.choice["feature_penalty"]
         self.coef = np.stack(
             [
-                (_ridge(gram, len(X), of_class, penalty) @ dual).astype(X.dtype)
+                (_ridge(gram, len(group), of_class, penalty) @ dual).astype(gram.dtype)
                 for gram, of_class in zip(grams, sums, strict=True)
             ]
         )
         V = self.weights(prototypes)
-        spread = [
-            self.similarities(few[rows], V).std(axis=1)
-            for rows in gen_batches(len(few), BLOCK_ROWS)
-        ]
+        spread = [_cosines(x, H, V).std(axis=1) for _, x, H in few.blocks()]
         self.spread = float(np.concatenate(spread).mean())
         return self
 
@@ -128,8 +130,7 @@ class FeatureSide:
 
     def similarities(self, X, V):
         """Mean cosines (n, k) of scaled X (n, d) with weights V of k classes."""
-        x, H = self.units.parts(X)
-        return np.hstack([x, H.reshape(len(x), -1)]) @ V.T
+        return _cosines(*self.units.parts(X), V)
 
     def _sums(self, X, group, n_classes, folds):
         """Sums over all rows, in one pass, which is what a file allows.
@@ -137,40 +138,38 @@ class FeatureSide:
         Returns
         -------
         grams : ndarray of shape (draws, d', d')
+            Symmetric; what is below the diagonal is left out.
 
         held_grams : ndarray of shape (folds, d', d')
             The part of the first draw's Gram matrix that is due to the classes
-            that each fold holds out.
+            that each fold holds out; as grams.
 
         sums : ndarray of shape (draws, K, d')
             Of the rows of each class.
         """
-        d = X.shape[1]
-        width = d + self.units.m
+        d = self.units.R.shape[0]
+        width, dtype = d + self.units.m, self.units.R.dtype
         fold_of = np.zeros(n_classes, dtype=np.intp)
         for number, (_, held) in enumerate(folds):
             fold_of[held] = number
-        grams = np.zeros((N_DRAWS, width, width), dtype=X.dtype)
+        grams = np.zeros((N_DRAWS, width, width), dtype=dtype)
         # Too few classes for folds are one.
-        held_grams = np.zeros((max(1, len(folds)), width, width), dtype=X.dtype)
+        held_grams = np.zeros((max(1, len(folds)), width, width), dtype=dtype)
         sums = np.zeros((N_DRAWS, n_classes, width))
-        for rows, block in blocks(X, BLOCK_ROWS):
-            x, H = self.units.parts(block)
+        for rows, x, H in X.blocks():
             of_row, fold = group[rows], fold_of[group[rows]]
             sums[:, :, :d] += class_sums(x, of_row, n_classes)
             for draw in range(N_DRAWS):
                 sums[draw, :, d:] += class_sums(H[:, draw], of_row, n_classes)
             for number in np.unique(fold):
                 mine = fold == number
-                part = np.hstack([x[mine], H[mine, 0]])
-                held_grams[number] += part.T @ part
+                _add_gram(held_grams[number], np.hstack([x[mine], H[mine, 0]]))
             for draw in range(1, N_DRAWS):
                 grams[draw, :d, d:] += x.T @ H[:, draw]
                 grams[draw, d:, d:] += H[:, draw].T @ H[:, draw]
         grams[0] = held_grams.sum(axis=0)
         # What is left of the other draws: x is the same in all.
         grams[1:, :d, :d] = grams[0, :d, :d]
-        grams[1:, d:, :d] = grams[1:, :d, d:].swapaxes(1, 2)
         return grams, held_grams, sums
 
     def _choose(self, X, group, prototypes, folds, n_of_class, held_grams, sums):
@@ -178,7 +177,7 @@ class FeatureSide:
 
         By the first draw: what is chosen hardly depends on it, and the others
         would take as long again. n_of_class (K,), held_grams and sums are those of
-        all rows, of which X (n, d) may be a sample.
+        all rows, of which X (n rows) may be a sample.
         """
         count = np.bincount(group, minlength=len(prototypes))
         grid = list(
@@ -209,7 +208,8 @@ class FeatureSide:
                         candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
             for part in parts:
-                (F,) = self.units.features(X[part], n_draws=1)
+                x, H = X.parts(part, n_draws=1)
+                F = np.hstack([x, H[:, 0]])
                 of_row = np.searchsorted(held, group[part])
                 vote = 1 / count[group[part]]  # one per class
                 scores = {penalty: F @ W for penalty, W in weights.items()}
@@ -243,6 +243,23 @@ class RandomUnits:
 
     def fit(self, X):
         """Draw for scaled X (n, d), and learn the means."""
+        self._draw(X)
+        total = np.zeros(self.n_draws * self.m)
+        for rows in gen_batches(len(X), BLOCK_ROWS):
+            H = self._random(self._centred(X[rows]), self.n_draws)
+            total += H.sum(axis=0, dtype=np.float64)
+        self.random_mean = (total / len(X)).astype(X.dtype)
+        return self
+
+    def fit_parts(self, X):
+        """Fit to scaled X (n, d), and its :meth:`parts`, in one pass."""
+        self._draw(X)
+        x = self._centred(X)
+        H = self._random(x, self.n_draws)
+        self.random_mean = H.mean(axis=0, dtype=np.float64).astype(X.dtype)
+        return x, self._finished(H)
+
+    def _draw(self, X):
         d, m = X.shape[1], self.m
         self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
         self.R = np.empty((d, self.n_draws * m), dtype=X.dtype)
@@ -253,12 +270,6 @@ class RandomUnits:
             self.R[:, mine] = self.rng.normal(size=(d, m)) / np.sqrt(d)
             self.b[mine] = 0.5 * self.rng.normal(size=m)
         del self.rng
-        total = np.zeros(self.n_draws * m)
-        for rows in gen_batches(len(X), BLOCK_ROWS):
-            H = self._random(self._centred(X[rows]), self.n_draws)
-            total += H.sum(axis=0, dtype=np.float64)
-        self.random_mean = (total / len(X)).astype(X.dtype)
-        return self
 
     def features(self, X, n_draws=None):
         """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d + m)."""
@@ -268,11 +279,8 @@ class RandomUnits:
 
     def parts(self, X, n_draws=None):
         """The two parts of f(x): (n, d), and of the first draws (n, n_draws, m)."""
-        n_draws = n_draws or self.n_draws
         x = self._centred(X)
-        H = self._random(x, n_draws)
-        H -= self.random_mean[: n_draws * self.m]
-        return x, _of_size(H.reshape(-1, self.m)).reshape(len(x), n_draws, self.m)
+        return x, self._finished(self._random(x, n_draws or self.n_draws))
 
     def _centred(self, X):
         return _of_size(X - self.mean)
@@ -282,6 +290,37 @@ class RandomUnits:
         H = x @ self.R[:, units]
         H += self.b[units]
         return np.maximum(H, 0, out=H)
+
+    def _finished(self, H):
+        H -= self.random_mean[: H.shape[1]]
+        return _of_size(H.reshape(-1, self.m)).reshape(len(H), -1, self.m)
+
+
+class _Kept:
+    """The parts of f(x) of all rows: rows so few that one block has them all."""
+
+    def __init__(self, x, H):
+        self.x, self.H = x, H
+
+    def blocks(self):
+        yield slice(None), self.x, self.H
+
+    def parts(self, rows, n_draws):
+        return self.x[rows], self.H[rows, :n_draws]
+
+
+class _Computed:
+    """The parts of f(x) of rows in memory or a file, computed when they are asked."""
+
+    def __init__(self, X, units):
+        self.X, self.units = X, units
+
+    def blocks(self):
+        for rows, block in blocks(self.X, BLOCK_ROWS):
+            yield rows, *self.units.parts(block)
+
+    def parts(self, rows, n_draws):
+        return self.units.parts(self.X[rows], n_draws)
 
 
 class ClassKernel:
@@ -329,6 +368,18 @@ class ClassKernel:
         return cho_solve(cho_factor(K), np.eye(len(K)))
 
 
+def _cosines(x, H, V):
+    """Mean cosines (n, k) of rows of parts x and H with weights V of k classes."""
+    return np.hstack([x, H.reshape(len(x), -1)]) @ V.T
+
+
+def _add_gram(gram, rows):
+    """Add rows.T @ rows, on and above the diagonal, at half the price of all."""
+    syrk = get_blas_funcs("syrk", (gram,))
+    # gram.T is gram, in the order of BLAS: it is written in place.
+    syrk(1.0, rows.T, beta=1.0, c=gram.T, overwrite_c=True, lower=True)
+
+
 def _of_size(rows):
     """Bring rows (n, d) to the length sqrt(d), in place; rows of zeros stay."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -338,7 +389,10 @@ def _of_size(rows):
 
 
 def _ridge(gram, n, sums, penalty):
-    """Ridge weights (d', K) of class indicators from sums over n rows."""
+    """Ridge weights (d', K) of class indicators from sums over n rows.
+
+    Of gram (d', d') what is below the diagonal is not read.
+    """
     n = int(n)  # a NumPy integer would turn float32 into float64, at twice the price
     A = gram / n
     A[np.diag_indices_from(A)] += A.dtype.type(penalty)

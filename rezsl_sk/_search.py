@@ -325,7 +325,8 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
         parts = self._parts(candidates, X, y, len(splits))
         # One candidate computes what the others of its fold share. Where others wait
         # for it, it alone.
-        alone = effective_n_jobs(self.n_jobs) > 1
+        n_processes = effective_n_jobs(self.n_jobs)
+        alone = n_processes > 1
         first, rest, seen = [], [], set()
         for fold in range(len(splits)):
             for part in parts:
@@ -337,12 +338,21 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                     numbers = [number for number in numbers if number not in leading]
                 if numbers:
                     rest.append((key, part._replace(numbers=numbers)))
+        # Of the first as many as keep all processes busy: the others, of the last
+        # folds, do not let a process wait, beside the rest of the folds before.
+        n_full = len(first) // n_processes * n_processes
+        late = {key for key, _ in first[n_full:]}
+        rounds = (
+            first[:n_full],
+            first[n_full:] + [job for job in rest if job[0] not in late],
+            [job for job in rest if job[0] in late],
+        )
         out = [None] * (len(candidates) * len(splits))
         context = context.subcontext(task_name="search", max_subtasks=len(out))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         sides: dict = {}
         with Parallel(n_jobs=self.n_jobs, return_as="generator") as parallel:
-            for jobs in (first, rest):
+            for jobs in rounds:
                 results = parallel(
                     delayed(_evaluate)(
                         [self._candidate(candidates[i]) for i in part.numbers],

@@ -270,3 +270,13 @@ def test_one_class_may_hold_nearly_all_rows():
         for dtype in (np.float32, np.float64)
     ]
     assert choices[0] == choices[1]
+
+
+def test_rows_of_more_than_one_block_have_the_same_side(training, monkeypatch):
+    X, group, P = training
+    kept = FeatureSide().fit(X, group, P, seed=0)
+    monkeypatch.setattr(module, "BLOCK_ROWS", len(X) - 1)
+    computed = FeatureSide().fit(X, group, P, seed=0)
+    assert computed.choice == kept.choice
+    assert computed.spread == pytest.approx(kept.spread, rel=1e-9)
+    np.testing.assert_allclose(computed.coef, kept.coef, rtol=1e-9, atol=1e-12)
