@@ -22,7 +22,6 @@ from .losses import (
     ReMSELoss,
     RMSELoss,
     batch_means,
-    normalize_,
     remse_weights,
 )
 
@@ -208,12 +207,16 @@ class FusedObjective:
             return value
         batch = batch_means(difference.square(), group, self.n_groups)
         weight = remse_weights(batch.error, self.class_power, self.attribute_power)
+        sums = (weight * batch.count).sum(0)  # (heads, a), over the samples
         if self.normalize_weights:
-            normalize_(weight, batch)
-        value = (weight * batch.total).sum(dim=(0, 2)).div_(n * a)
-        self.weights = (weight * batch.count).sum(0)
-        slope = weight.mul_(self.regression_weight * (2 / (n * a)))
+            # To weights of mean 1 and to the mean over all entries in one step.
+            share = sums.sum(1, keepdim=True).reciprocal_()
+        else:
+            share = sums.new_full((self.n_heads, 1), 1 / (n * a))
+        value = (weight * batch.total).sum(dim=(0, 2)).mul_(share[:, 0])
+        slope = weight.mul_(share * (2 * self.regression_weight))
         difference.mul_(slope.index_select(0, batch.slot))
+        self.weights = sums.mul_(share.mul_(n * a))
         return value
 
     def _classification(self, direction, group):
