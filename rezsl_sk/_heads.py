@@ -269,7 +269,7 @@ def initial_arrays(layer_sizes, dtype, generator):
     for n_in, n_out in zip(layer_sizes[:-1], layer_sizes[1:], strict=True):
         bound = 1 / math.sqrt(n_in)
         draw = torch.rand(n_in + 1, n_out, generator=generator, dtype=torch.float64)
-        draw = ((2 * draw - 1) * bound).numpy().astype(dtype)
+        draw = draw.mul_(2).sub_(1).mul_(bound).numpy().astype(dtype)
         coefs.append(draw[:-1])
         intercepts.append(draw[-1])
     return coefs, intercepts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import Literal
 
@@ -49,7 +50,8 @@ def prototype_scores(
     ------
     ValueError
         If widths differ, values are missing or infinite, or, for cosine, a
-        prototype is all zero and so has no direction.
+        prototype is all zero and so has no direction, or, for euclidean, squares
+        of the values overflow.
 
     Examples
     --------
@@ -275,6 +277,17 @@ def _checked_pair(predictions, prototypes, metric):
                 "comparison: no direction, so no cosine. Give these classes "
                 "attributes that set them apart, leave them out, or use "
                 "metric='euclidean'."
+            )
+    else:
+        dtype = np.result_type(predictions, prototypes)
+        # Both less the origin, squared, added up over attributes, in one sum.
+        limit = math.sqrt(np.finfo(dtype).max / (16 * prototypes.shape[1]))
+        largest = max(float(np.abs(x).max()) for x in (predictions, prototypes))
+        if largest > limit:
+            raise ValueError(
+                f"predictions and prototypes go up to {largest:.2g}, and squares of "
+                f"more than {limit:.2g} overflow in {dtype}; rescale the attributes"
+                + (", or give them in float64." if dtype == np.float32 else ".")
             )
     return predictions, prototypes
 

@@ -105,6 +105,20 @@ def test_distances_do_not_depend_on_the_origin(pair, offset):
     )
 
 
+@pytest.mark.parametrize("dtype, size", [("f4", 1e18), ("f8", 1e153)])
+def test_distances_whose_squares_overflow_are_refused(pair, dtype, size):
+    predictions, prototypes = (
+        (part / np.abs(part).max()).astype(dtype) for part in pair
+    )
+    expected = nearest_prototype(predictions, prototypes, metric="euclidean")
+    large = [(part * size).astype(dtype) for part in (predictions, prototypes)]
+    np.testing.assert_array_equal(
+        nearest_prototype(*large, metric="euclidean"), expected
+    )
+    with pytest.raises(ValueError, match="overflow"):
+        nearest_prototype(large[0] * 4, large[1], metric="euclidean")
+
+
 def test_euclidean_knows_an_all_zero_prototype():
     prototypes = [[0.0, 0.0], [3.0, 4.0]]
     np.testing.assert_allclose(
