@@ -271,12 +271,6 @@ class RandomUnits:
             self.b[mine] = 0.5 * self.rng.normal(size=m)
         del self.rng
 
-    def features(self, X, n_draws=None):
-        """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d + m)."""
-        x, H = self.parts(X, n_draws)
-        for draw in range(H.shape[1]):
-            yield np.hstack([x, H[:, draw]])
-
     def parts(self, X, n_draws=None):
         """The two parts of f(x): (n, d), and of the first draws (n, n_draws, m)."""
         x = self._centred(X)

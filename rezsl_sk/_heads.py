@@ -161,6 +161,8 @@ class Heads(nn.Module):
             if memory is None or len(memory) < size:
                 memory = self.vector.new_empty(size, dtype=dtype)
                 self._memory[name] = memory
+                # Those of the smaller memory would keep it.
+                self._views = {of: v for of, v in self._views.items() if of[0] != name}
             view = self._views[name, shape] = memory[:size].view(shape)
         return view
 

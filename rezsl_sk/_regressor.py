@@ -41,7 +41,7 @@ from ._feature_side import FeatureSide
 from ._heads import Heads, forward_arrays, initial_arrays
 from ._sampling import StreamSampler
 from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
-from ._tables import check_table, column_names, distinct_rows
+from ._tables import check_table, column_names, distinct_rows, repeated_rows
 from ._training import (
     FusedObjective,
     Objective,
@@ -546,7 +546,9 @@ class ReZSLRegressor(
             Attributes of all training classes, for the first call (as
             `classes` in scikit-learn's classifiers). Without it the distinct
             rows of the first S fix the scaling; later ones are added to
-            `prototypes_`.
+            `prototypes_`. Where these are more than half of the first rows, S
+            is taken for no class table, then and later: a small first part
+            needs `prototypes`.
 
         Returns
         -------
@@ -1216,14 +1218,19 @@ class ReZSLRegressor(
         compare = prototype_scorer(space)
         if self._side is None:
             return lambda X: compare(self._finite(self._outputs(X)))
-        weights = self._side.weights(prototypes[:, self._space.varying])
+        varying = prototypes[:, self._space.varying]
+        weights = self._side.weights(varying)
+        # Rounding makes equal classes differ; see decoding.
+        later, first = repeated_rows(varying)
 
         def score(X):
             x = self._features.transform(X)
             by_attributes = compare(self._finite(self._head_outputs(x)))
             by_features = self._side.similarities(self._side_input(x), weights)
             by_features *= self._side_unit
-            return by_attributes + self.feature_weight * (by_features - by_attributes)
+            scores = by_attributes + self.feature_weight * (by_features - by_attributes)
+            scores[:, later] = scores[:, first]
+            return scores
 
         return score
 

@@ -79,9 +79,8 @@ OF_EACH = (
 # Of parameters, optimiser and one batch: beyond the processor's cache, more of them
 # side by side are no faster.
 CPU_BYTES = 2**25
-# Of a feature side that are kept: a fold's rows to score and, with
-# return_train_score, to train on, with some to spare for scorers that ask others.
-MOST_ANSWERS = 4
+# Of what a fold's feature side has answered, to be kept for the next candidate.
+ANSWER_BYTES = 2**26
 
 
 class ReZSLSearchCV(BaseSearchCV):
@@ -338,15 +337,17 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                     numbers = [number for number in numbers if number not in leading]
                 if numbers:
                     rest.append((key, part._replace(numbers=numbers)))
-        # Of the first as many as keep all processes busy: the others, of the last
-        # folds, do not let a process wait, beside the rest of the folds before.
+        # Of the first as many as keep all processes busy. The others, of the last
+        # folds, go beside the rest of the folds before, and the rest of theirs
+        # after that: in a round of its own only where joblib, which takes some jobs
+        # ahead, could take it before their sides are known.
         n_full = len(first) // n_processes * n_processes
         late = {key for key, _ in first[n_full:]}
-        rounds = (
-            first[:n_full],
-            first[n_full:] + [job for job in rest if job[0] not in late],
-            [job for job in rest if job[0] in late],
-        )
+        before = [job for job in rest if job[0] not in late]
+        after = [job for job in rest if job[0] in late]
+        rounds = [first[:n_full], first[n_full:] + before, after]
+        if len(before) >= 4 * n_processes:
+            rounds[1:] = [rounds[1] + after]
         out = [None] * (len(candidates) * len(splits))
         context = context.subcontext(task_name="search", max_subtasks=len(out))
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -603,7 +604,10 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
 
 
 class _Remembering:
-    """A feature side that answers once: candidates are asked about the same rows."""
+    """A feature side that answers once: candidates are asked about the same rows.
+
+    Of very many rows it remembers the first.
+    """
 
     def __init__(self, side):
         self.spread, self.weights = side.spread, side.weights
@@ -611,11 +615,13 @@ class _Remembering:
 
     def similarities(self, X, V):
         key = joblib.hash((X, V))
-        if key not in self._answers:
-            if len(self._answers) == MOST_ANSWERS:
-                del self._answers[next(iter(self._answers))]  # the oldest
-            self._answers[key] = self._similarities(X, V)
-        return self._answers[key].copy()  # who asks may write into it
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._similarities(X, V)
+            kept = sum(one.nbytes for one in list(self._answers.values()))
+            if kept + answer.nbytes <= ANSWER_BYTES:
+                self._answers[key] = answer
+        return answer.copy()  # who asks may write into it
 
 
 def _check_epochs(regressor, epochs):

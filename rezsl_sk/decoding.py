@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array, gen_batches
 
+from ._tables import repeated_rows
+
 __all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated", "top_k"]
 
 METRICS = ("cosine", "euclidean")
@@ -282,7 +284,9 @@ def _checked_pair(predictions, prototypes, metric):
         dtype = np.result_type(predictions, prototypes)
         # Both less the origin, squared, added up over attributes, in one sum.
         limit = math.sqrt(np.finfo(dtype).max / (16 * prototypes.shape[1]))
-        largest = max(float(np.abs(x).max()) for x in (predictions, prototypes))
+        predictions = predictions.astype(dtype, copy=False)
+        prototypes = prototypes.astype(dtype, copy=False)
+        largest = max(max(x.max(), -x.min()) for x in (predictions, prototypes))
         if largest > limit:
             raise ValueError(
                 f"predictions and prototypes go up to {largest:.2g}, and squares of "
@@ -340,6 +344,21 @@ def _checked_classes(classes, n):
 
 def _scorer(prototypes, metric):
     """A function from predictions (m, a) to scores (m, k)."""
+    score = _rounded_scorer(prototypes, metric)
+    # A product rounds its columns each in its own way, and equals are no longer.
+    later, first = repeated_rows(prototypes)
+    if not len(later):
+        return score
+
+    def equal_where_prototypes_are(predictions):
+        scores = score(predictions)
+        scores[:, later] = scores[:, first]
+        return scores
+
+    return equal_where_prototypes_are
+
+
+def _rounded_scorer(prototypes, metric):
     if metric == "cosine":
         directions = _directions(prototypes)
         return lambda predictions: _directions(predictions) @ directions.T

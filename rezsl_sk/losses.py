@@ -535,7 +535,7 @@ def remse_weights(error, class_power, attribute_power, everyone=None):
     # Masks cost more than the weights themselves. They are needed only where
     # an error is 0 or (NaN) a class is absent; asking makes a host wait for
     # its accelerator, so only the CPU asks.
-    masked = error.device.type != "cpu" or not lowest_of_attribute.min().item() > 0
+    masked = error.device.type != "cpu" or not bool((lowest_of_attribute > 0).all())
     if masked:
         empty = ~(error > 0)
         everyone = error if everyone is None else everyone

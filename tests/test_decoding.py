@@ -119,6 +119,13 @@ def test_distances_whose_squares_overflow_are_refused(pair, dtype, size):
         nearest_prototype(large[0] * 4, large[1], metric="euclidean")
 
 
+def test_distances_are_of_the_wider_precision():
+    nearest = nearest_prototype(
+        [[0.0, 2e20]], np.array([[1e20, 0], [0, 1e20]], "f4"), metric="euclidean"
+    )
+    assert nearest.tolist() == [1]
+
+
 def test_euclidean_knows_an_all_zero_prototype():
     prototypes = [[0.0, 0.0], [3.0, 4.0]]
     np.testing.assert_allclose(
@@ -322,3 +329,19 @@ def test_a_penalty_is_finite(penalty):
 def test_a_penalty_needs_to_know_who_is_seen():
     with pytest.raises(ValueError, match="say by seen="):
         top_k([[1.0, 0.0]], [[1, 0], [0, 1]], 1, penalty=0.5)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_of_equal_prototypes_the_first_is_named(metric):
+    """Where the product rounds one of them up."""
+    rng = np.random.default_rng(0)
+    for k in range(2, 60):
+        prototypes = rng.normal(size=(k, 7)).astype(np.float32)
+        prototypes[-1] = prototypes[0]
+        predictions = prototypes[0] + rng.normal(size=(9, 7)).astype(np.float32) / 9
+        scores = prototype_scores(predictions, prototypes, metric=metric)
+        np.testing.assert_array_equal(scores[:, -1], scores[:, 0])
+        first = nearest_prototype(predictions, prototypes, metric=metric)
+        assert (first < k - 1).all()
+        order, _ = top_k(predictions, prototypes, k, metric=metric)
+        assert (order.argmin(1) < order.argmax(1)).all()

@@ -79,12 +79,18 @@ def test_kernel_by_range_knows_no_units(training):
     )
 
 
+def features(side, X):
+    """f(x) of scaled X (n, d), draw by draw: arrays of shape (n, d + m)."""
+    x, H = side.units.parts(X)
+    return (np.hstack([x, H[:, draw]]) for draw in range(H.shape[1]))
+
+
 def test_weights_and_similarities_are_their_formulas(data, training):
     X, group, P = training
     side = FeatureSide().fit(X, group, P, seed=0)
     d, unseen = X.shape[1], data.attributes[data.unseen_classes]
     weights, cosines, of_x = side.weights(unseen), [], 0.0
-    for draw, F in enumerate(side.units.features(X)):
+    for draw, F in enumerate(features(side, X)):
         m = F.shape[1] - d
         # Both parts are centred (before they are brought to one length) and of
         # fixed length.
@@ -106,7 +112,7 @@ def test_weights_and_similarities_are_their_formulas(data, training):
 
 def test_draws_differ_in_their_random_units_alone(training):
     X, group, P = training
-    first, second, *_ = FeatureSide().fit(X, group, P, seed=0).units.features(X)
+    first, second, *_ = features(FeatureSide().fit(X, group, P, seed=0), X)
     d = X.shape[1]
     np.testing.assert_array_equal(first[:, :d], second[:, :d])
     m = first.shape[1] - d
@@ -122,7 +128,7 @@ def test_linear_kernel_is_eszsl(data, training, monkeypatch):
     monkeypatch.setattr(FeatureSide, "_choose", lambda *args: choice)
     X, group, P = training
     side = FeatureSide().fit(X, group, P, seed=0)
-    F = next(side.units.features(X))
+    F = next(features(side, X))
     S = P - P.mean(axis=0)
     unseen = data.attributes[data.unseen_classes] - P.mean(axis=0)
     n, d = F.shape
@@ -159,7 +165,7 @@ def test_choice_is_the_best_on_folds_without_the_held_out_classes(
     X = X + np.random.default_rng(0).normal(scale=2.0, size=X.shape)
     side = FeatureSide().fit(X, group, P, seed=0)
     assert sorted(np.concatenate([held for _, held in folds])) == list(range(len(P)))
-    draws, score = list(side.units.features(X)), {}
+    draws, score = list(features(side, X)), {}
     for unit in ("given", "range"):
         for g in (0.03, 30.0):
             for c in (0.1, 10.0):

@@ -863,3 +863,13 @@ def test_prototypes_with_numbered_columns_go_by_number(X_S):
     table.columns = table.columns + 1
     names = numbered.predict(X, prototypes=table[table.columns[::-1]])
     np.testing.assert_array_equal(names, expected)
+
+
+@pytest.mark.parametrize("feature_weight", [0.0, 0.67, 1.0])
+def test_of_classes_with_equal_attributes_the_first_is_named(X_S, feature_weight):
+    X, S = X_S
+    model = quick(feature_weight=feature_weight).fit(X, S)
+    table = np.unique(S, axis=0)
+    for n_more in range(1, len(table) + 1):
+        names = model.predict(X, prototypes=np.concatenate([table, table[:n_more]]))
+        assert (names < len(table)).all()
