@@ -332,13 +332,13 @@ def test_a_penalty_needs_to_know_who_is_seen():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_of_equal_prototypes_the_first_is_named(metric):
-    """Where the product rounds one of them up."""
+@pytest.mark.parametrize("n, a", [(1, 7), (9, 85)])  # where products round differently
+def test_of_equal_prototypes_the_first_is_named(n, a, metric):
     rng = np.random.default_rng(0)
     for k in range(2, 60):
-        prototypes = rng.normal(size=(k, 7)).astype(np.float32)
+        prototypes = rng.normal(size=(k, a)).astype(np.float32)
         prototypes[-1] = prototypes[0]
-        predictions = prototypes[0] + rng.normal(size=(9, 7)).astype(np.float32) / 9
+        predictions = prototypes[0] + rng.normal(size=(n, a)).astype(np.float32) / 9
         scores = prototype_scores(predictions, prototypes, metric=metric)
         np.testing.assert_array_equal(scores[:, -1], scores[:, 0])
         first = nearest_prototype(predictions, prototypes, metric=metric)
