@@ -408,6 +408,7 @@ refit_time_, multimetric_, n_features_in_, feature_names_in_, classes_
                 # What is wrong with parameters shows in the fits that have them.
                 with contextlib.suppress(Exception):
                     size = heads_together(estimator, *_sizes(estimator, X, y))
+                numbers.sort(key=lambda i: _settings(self._candidate(candidates[i])))
             n_parts = math.ceil(len(numbers) / min(size, most))
             for part in np.array_split(numbers, n_parts):
                 part = part.tolist()
@@ -548,7 +549,7 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
         except ValueError as error:
             errors[number] = error
             continue
-        members[tuple(getattr(regressor, name) for name in OF_EACH)].append(number)
+        members[_settings(regressor)].append(number)
     # Neighbours with equal settings share masks and steps of the optimiser.
     heads_of = [members[settings] for settings in sorted(members)]
     leaders = [regressors[numbers[0]] for numbers in heads_of]
@@ -684,6 +685,12 @@ def _likeness(estimator):
     values = (getattr(regressor, name) for name in SHARED)
     shared = tuple(tuple(v) if isinstance(v, Iterable) else v for v in values)
     return side, shared
+
+
+def _settings(estimator):
+    """What training sees of one of the candidates that are alike."""
+    regressor = _regressor_of(estimator)
+    return tuple(getattr(regressor, name) for name in OF_EACH)
 
 
 def _is_scalar(value):

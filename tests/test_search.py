@@ -96,6 +96,10 @@ def test_candidates_of_equal_shape_are_one_program(X_S, monkeypatch):
     grid = {"learning_rate_init": [1e-3, 1e-2, 3e-2], "feature_weight": [0.0, 0.5]}
     ReZSLSearchCV(quick(), grid, cv=2, refit=False).fit(*X_S)
     assert calls == [3, 3]  # a fold each; feature_weight is no other head
+    calls.clear()
+    monkeypatch.setattr(search_module, "heads_together", lambda *args: 2)
+    ReZSLSearchCV(quick(), grid, cv=2, refit=False).fit(*X_S)
+    assert calls == [1] * 6  # those of one head are of one part
 
 
 @pytest.mark.filterwarnings("ignore")  # that fits fail
