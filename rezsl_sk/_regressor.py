@@ -41,7 +41,7 @@ from ._feature_side import FeatureSide
 from ._heads import Heads, forward_arrays, initial_arrays
 from ._sampling import StreamSampler
 from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
-from ._tables import check_table, column_names, distinct_rows, repeated_rows
+from ._tables import check_table, column_names, distinct_rows
 from ._training import (
     FusedObjective,
     Objective,
@@ -60,7 +60,7 @@ from ._training import (
     state_to_numpy,
     state_to_torch,
 )
-from .decoding import prototype_scorer, prototype_scores, score_rows
+from .decoding import equal_columns, prototype_scorer, prototype_scores, score_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -1220,19 +1220,15 @@ class ReZSLRegressor(
             return lambda X: compare(self._finite(self._outputs(X)))
         varying = prototypes[:, self._space.varying]
         weights = self._side.weights(varying)
-        # Rounding makes equal classes differ; see decoding.
-        later, first = repeated_rows(varying)
 
         def score(X):
             x = self._features.transform(X)
             by_attributes = compare(self._finite(self._head_outputs(x)))
             by_features = self._side.similarities(self._side_input(x), weights)
             by_features *= self._side_unit
-            scores = by_attributes + self.feature_weight * (by_features - by_attributes)
-            scores[:, later] = scores[:, first]
-            return scores
+            return by_attributes + self.feature_weight * (by_features - by_attributes)
 
-        return score
+        return equal_columns(score, varying)
 
     def _finite(self, output):
         return check_array(output, input_name="predictions")

@@ -486,7 +486,7 @@ def fit_side_by_side(estimators, X, y, side):
     Parameters
     ----------
     estimators : list of ReZSLRegressor, or of ZeroShotClassifier
-        Not fitted yet.
+        Not fitted yet; what is wrong with a parameter alone was found before.
 
     X, y : as in their ``fit``
 
@@ -505,8 +505,6 @@ def fit_side_by_side(estimators, X, y, side):
     usable, regressors = [], []
     for number, estimator in enumerate(estimators):
         try:
-            estimator._validate_params()
-            _regressor_of(estimator)._validate_params()
             if isinstance(estimator, ZeroShotClassifier):
                 rows, group = estimator._start_fit(X, y)
                 estimator.seen_penalty_ = estimator._choose_penalty(rows, group)

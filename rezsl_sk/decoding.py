@@ -344,24 +344,9 @@ def _checked_classes(classes, n):
 
 def _scorer(prototypes, metric):
     """A function from predictions (m, a) to scores (m, k)."""
-    score = _rounded_scorer(prototypes, metric)
-    # A product rounds its columns each in its own way, and equals are no longer.
-    later, first = repeated_rows(prototypes)
-    if not len(later):
-        return score
-
-    def equal_where_prototypes_are(predictions):
-        scores = score(predictions)
-        scores[:, later] = scores[:, first]
-        return scores
-
-    return equal_where_prototypes_are
-
-
-def _rounded_scorer(prototypes, metric):
     if metric == "cosine":
         directions = _directions(prototypes)
-        return lambda predictions: _directions(predictions) @ directions.T
+        return equal_columns(lambda p: _directions(p) @ directions.T, prototypes)
     # Distances do not depend on the origin, their rounding does: a year such as
     # 1999 squared leaves float32 no digits for a difference of 1.
     origin = np.median(prototypes, axis=0)
@@ -375,7 +360,24 @@ def _rounded_scorer(prototypes, metric):
         )
         return -np.sqrt(np.maximum(squared, 0))
 
-    return score
+    return equal_columns(score, prototypes)
+
+
+def equal_columns(score, prototypes):
+    """`score`, a function to scores (m, k), with equal ones for equal prototypes.
+
+    A product rounds each of its columns in its own way, and equals differ.
+    """
+    later, first = repeated_rows(prototypes)
+    if not len(later):
+        return score
+
+    def equal(rows):
+        scores = score(rows)
+        scores[:, later] = scores[:, first]
+        return scores
+
+    return equal
 
 
 def _directions(rows):

@@ -207,7 +207,7 @@ class ReMSELoss(nn.Module):
                 batch.error, self.class_power, self.attribute_power, everyone
             )
             if self.normalize_weights:
-                normalize_(weight, batch)
+                weight.mul_(pred.numel() / (weight * batch.count).sum())
             self._latest = (batch, weight)
         if self.reduction == "none":
             return (pred - target).square() * weight.index_select(0, batch.slot)
@@ -555,12 +555,6 @@ def remse_weights(error, class_power, attribute_power, everyone=None):
             factor.pow_(attribute_power)
         weight = factor if weight is None else weight.mul_(factor)
     return torch.where(empty, 1.0, weight) if masked else weight
-
-
-def normalize_(weight, batch):
-    """Divide each model's weights, in place, by their mean over the batch's entries."""
-    sums = (weight * batch.count).sum(dim=(0, -1), keepdim=True)[0]
-    weight.mul_(len(batch.slot) * weight.shape[-1] / sums)
 
 
 def _is_number(power, number):

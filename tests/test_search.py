@@ -65,6 +65,12 @@ GRID = [
 ]
 
 
+FAILING = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.FitFailedWarning",
+    "ignore:One or more of the test scores",
+)
+
+
 @pytest.fixture(scope="module")
 def grid_search(X_S):
     cv, scorer = ClassKFold(3), zero_shot_scorer
@@ -102,7 +108,7 @@ def test_candidates_of_equal_shape_are_one_program(X_S, monkeypatch):
     assert calls == [1] * 6  # those of one head are of one part
 
 
-@pytest.mark.filterwarnings("ignore")  # that fits fail
+@FAILING
 @pytest.mark.parametrize("failing", [None, -1.0, 1e30])  # at once, in training
 def test_a_fold_has_one_feature_side(X_S, failing, monkeypatch):
     from rezsl_sk import _regressor
@@ -158,7 +164,7 @@ def test_a_feature_side_keeps_some_of_its_answers(monkeypatch):
     assert asked == [0, 1, 2, 3, 4, 4, 3]
 
 
-@pytest.mark.filterwarnings("ignore")  # that fits fail
+@FAILING
 @pytest.mark.parametrize("cv, n_jobs", [(3, 2), (2, 3)])
 def test_processes_give_what_one_gives(X_S, cv, n_jobs):
     rates = [-1.0, 1e-3, 1e-2]

@@ -208,6 +208,22 @@ def test_batches_may_bring_their_rows_and_classes():
         np.testing.assert_array_equal(one, other)
 
 
+def test_batches_of_any_length_use_the_same_memory_without_harm():
+    generator = torch.Generator().manual_seed(0)
+    arrays = initial_arrays((6, 16, 3), np.float64, generator)
+    table = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    used = Heads([arrays]).train()
+    for n in (7, 40, 7, 12, 40):
+        X = torch.randn(n, 6, dtype=torch.float64, generator=generator)
+        group = torch.randint(0, 4, (n,), generator=generator)
+        results = []
+        for heads in (used, Heads([arrays]).train()):
+            terms = Trainee(heads, fused(table, [(1.0, 1.0)])).gradients(X, group)
+            results.append([*terms, heads.vector.grad.clone()])
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
 def test_any_module_is_trained_by_autograd():
     module = torch.nn.Linear(2, 1, dtype=torch.float64)
     X, group = torch.randn(30, 2, dtype=torch.float64), torch.zeros(30).long()
