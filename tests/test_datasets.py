@@ -739,7 +739,7 @@ def test_save_that_fails_leaves_no_trace(made, tmp_path, monkeypatch):
     def full_disk(fd):
         raise OSError("no space left")
 
-    monkeypatch.setattr("rezsl_sk.datasets.os.fsync", full_disk)
+    monkeypatch.setattr("rezsl_sk.datasets.xlsa17.os.fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_xlsa17(tmp_path, "SET", overwrite=True, **arguments(made))
     assert before == {p.name: p.read_bytes() for p in folder.iterdir()}
