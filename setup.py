@@ -50,7 +50,7 @@ setup(
     python_requires=">=3.11",
     # The folder is called `features` in the repository; installed under that
     # name it would shadow half of everybody's projects.
-    packages=["rezsl_sk", "rezsl_sk.datasets", "rezsl_features"],
+    packages=["rezsl_sk", "rezsl_sk._storage", "rezsl_sk.datasets", "rezsl_features"],
     package_dir={"rezsl_sk": "rezsl_sk", "rezsl_features": "features"},
     package_data={"rezsl_sk": ["py.typed"], "rezsl_features": ["py.typed"]},
     install_requires=[

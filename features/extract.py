@@ -33,14 +33,8 @@ import h5py
 import numpy as np
 import torch
 
-from rezsl_sk.feature_cache import (
-    FeatureCache,
-    WriterLock,
-    check_classes,
-    new_hdf5,
-    sync_folder,
-    write_cache,
-)
+from rezsl_sk._storage.hdf5 import WriterLock, new_hdf5, sync_folder
+from rezsl_sk.feature_cache import FeatureCache, check_classes, write_cache
 
 from .backbones import Backbone, load_backbone
 from .images import ImageError, ImageList, find_images, read_image

@@ -27,16 +27,11 @@ disk, renamed. Whoever dies in between leaves no broken file under the final nam
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
-import shutil
-import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,10 +39,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-try:
-    import fcntl
-except ImportError:  # Windows: no flock, hence no protection from a second writer
-    fcntl = None
+from ._storage.hdf5 import CacheError, WriterLock, new_hdf5
 
 if TYPE_CHECKING:
     import pandas
@@ -60,24 +52,6 @@ _RESERVED = ("format", "schema_version", "complete", "json_keys")
 _CHUNK_BYTES = 2**18
 # Rows at a time wherever all of a cache passes through memory.
 _BLOCK_BYTES = 2**24
-
-
-class CacheError(ValueError):
-    """A file is no usable feature cache, or a cache cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> from rezsl_sk.feature_cache import CacheError, FeatureCache
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "notes.h5")
-    ...     _ = path.write_text("no HDF5 at all")
-    ...     try:
-    ...         FeatureCache(path)
-    ...     except CacheError as error:
-    ...         print("is no HDF5 file" in str(error))
-    True
-    """
 
 
 class LazyFeatures:
@@ -721,106 +695,6 @@ class FeatureCache:
         )
 
 
-# Descriptors of the locks that this process holds.
-_LOCKS: set[int] = set()
-
-
-def _let_go_of_locks():
-    """In a forked child: a lock is free when the last copy of it is closed.
-
-    Workers outlive their killed parent by seconds, and would hold its lock.
-    """
-    for fd in _LOCKS:
-        os.close(fd)
-    _LOCKS.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_of_locks)
-
-
-class WriterLock:
-    """One writer at a time: a lock on ``NAME.lock``, held within a ``with`` block.
-
-    The kernel holds the lock for the process, so a dead process's lock is free
-    whatever killed it. The text inside the file only tells who holds it.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file that is to be written, not the lock file.
-
-    Raises
-    ------
-    CacheError
-        On entering, if another process (or thread) holds the lock, naming its pid,
-        its host and since when, or if the folder does not exist or takes no files.
-
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> from rezsl_sk.feature_cache import CacheError, WriterLock
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "toy.h5")
-    ...     with WriterLock(path):
-    ...         try:
-    ...             WriterLock(path).__enter__()
-    ...         except CacheError as error:
-    ...             print("is being written by another process" in str(error))
-    True
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.lock_path = self.path.with_name(self.path.name + ".lock")
-
-    def __enter__(self) -> Self:
-        while True:
-            try:
-                self._fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o644)
-            except OSError as error:
-                raise CacheError(
-                    f"{self.path} cannot be written: {error.strerror} for the folder "
-                    f"{self.path.parent}. Create the folder, or choose another."
-                ) from error
-            if fcntl is None:
-                return self
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(self._fd, 200).decode(errors="replace").strip()
-                os.close(self._fd)
-                raise CacheError(
-                    f"{self.path} is being written by another process "
-                    f"({holder or 'just starting'}). Wait for it, or give another "
-                    f"name."
-                ) from None
-            # The holder before may have removed the file between our open and our
-            # lock; then we hold a lock on a file that nobody else will find.
-            try:
-                if os.path.samestat(os.fstat(self._fd), os.stat(self.lock_path)):
-                    break
-            except FileNotFoundError:
-                pass
-            os.close(self._fd)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = f"pid {os.getpid()} on {socket.gethostname()} since {since}"
-        os.ftruncate(self._fd, 0)
-        # On a full disk the lock still locks; it only cannot say whose it is.
-        with contextlib.suppress(OSError):
-            os.pwrite(self._fd, text.encode(), 0)
-        _LOCKS.add(self._fd)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if fcntl is None:
-            os.close(self._fd)
-        elif self._fd in _LOCKS:  # a forked child, which holds none, leaves it be
-            self.lock_path.unlink(missing_ok=True)
-            _LOCKS.remove(self._fd)
-            os.close(self._fd)
-
-
 def write_cache(
     path: str | os.PathLike[str],
     blocks: Iterable[np.ndarray],
@@ -937,107 +811,6 @@ def write_cache(
         for key, value in metadata.items():
             file.attrs[key] = json.dumps(value) if key in as_json else value
         file.attrs["complete"] = True
-
-
-class _SparingFile(io.FileIO):
-    """A file that keeps a failed write to itself, for us to ask after.
-
-    HDF5 does not survive a full disk: it leaves objects that cannot be closed, and
-    the process ends in a segmentation fault (seen with HDF5 2.0). So it is told that
-    all went well, and the writer looks at `error`.
-    """
-
-    error = None
-
-    def write(self, data):
-        rest = memoryview(data).cast("B")
-        try:
-            while rest and self.error is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
-        return len(data)
-
-    def truncate(self, size=None):
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = error
-            return size
-
-    def check(self):
-        if self.error is not None:
-            raise self.error
-
-
-@contextlib.contextmanager
-def new_hdf5(
-    path: Path, n_bytes: int
-) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Write an HDF5 file that bears its name only once it is whole and on the disk.
-
-    Parameters
-    ----------
-    path : Path
-        The final name; the file is written as ``NAME.part`` beside it.
-    n_bytes : int
-        About how large the file will be; the disk must hold it.
-
-    Yields
-    ------
-    file : h5py.File
-        Open for writing. When the block ends well, the file is flushed and renamed
-        to `path`; when it ends with an exception, the file is removed.
-    check : callable
-        To be called now and then in a long block: it raises if the disk is full.
-
-    Raises
-    ------
-    CacheError
-        If the disk has too little room, before or while the block runs.
-    """
-    free = shutil.disk_usage(path.parent).free
-    if n_bytes > free:
-        raise CacheError(
-            f"{path} needs about {n_bytes / 1e6:.0f} MB, but its disk has "
-            f"{free / 1e6:.0f} MB left; make room or choose another disk."
-        )
-    temporary = path.with_name(path.name + ".part")
-    raw = None
-    try:
-        with _SparingFile(temporary, "w+") as raw:
-            with h5py.File(raw, "w") as file:
-                yield file, raw.check
-            raw.check()
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if raw is not None and raw.error is not None:
-            raise CacheError(
-                f"{path} could not be written: {raw.error.strerror}. Make room on "
-                f"its disk and start again."
-            ) from error
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals within a folder durable, where the system can.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder.
-    """
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders; renames are durable there anyway
-        return
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _starts_like_hdf5(path):

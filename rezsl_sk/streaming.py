@@ -14,8 +14,9 @@ from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from ._blocks import blocks, file_of
+from ._storage.hdf5 import WriterLock, new_hdf5
 from .decoding import SCORE_ROWS, check_k, highest, score_rows
-from .feature_cache import FeatureCache, LazyFeatures, WriterLock, _write_text, new_hdf5
+from .feature_cache import FeatureCache, LazyFeatures, _write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -40,8 +41,8 @@ def predict_to_hdf5(
 
     Rows are read, scored and written block by block, the next block being read
     meanwhile: neither they nor their scores need fit into memory. The file
-    bears its name only once it is whole and on the disk; until then it is called
-    ``NAME.part``, beside a ``NAME.lock``.
+    bears its name only once it is whole and on the disk; until then it has a name of
+    its own that ends in ``.part``, beside a ``NAME.lock``.
 
     A file of classes holds ``index`` (n, top_k), the row numbers of
     `prototypes` (of a classifier, of its ``candidates_``), the best first;
@@ -178,14 +179,13 @@ def predict_to_hdf5(
 def _check_apart(X, path):
     """Refuse to write over the file that is read."""
     source = file_of(X)
-    if source is None or not os.path.exists(source):
+    if source is None or not os.path.exists(source) or not path.exists():
         return
-    for name in (path.with_name(path.name + end) for end in ("", ".part", ".lock")):
-        if name.exists() and os.path.samefile(source, name):
-            raise ValueError(
-                f"X lies in {source}, which would be overwritten on the way to "
-                f"{path}; give another name."
-            )
+    if os.path.samefile(source, path):
+        raise ValueError(
+            f"X lies in {source}, which would be overwritten by {path}; give another "
+            f"name."
+        )
 
 
 def _table(file, name, n, width, dtype):

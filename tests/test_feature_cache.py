@@ -480,7 +480,7 @@ def test_killed_while_writing(path):
 def test_disk_too_small(path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    with pytest.raises(CacheError, match="MB left"):
+    with pytest.raises(CacheError, match="has 1.0 kB left"):
         FeatureCache.from_arrays(path, np.zeros((1000, 1000)))
     assert list(path.parent.iterdir()) == []
 

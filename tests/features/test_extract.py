@@ -532,7 +532,7 @@ def test_full_disk(make_images, extract, tmp_path, monkeypatch):
         return usage._replace(free=100) if Path(folder) == tmp_path else usage
 
     monkeypatch.setattr(shutil, "disk_usage", full)
-    with pytest.raises(CacheError, match="MB left"):
+    with pytest.raises(CacheError, match="100 bytes left"):
         extract(root)
     assert len(list(tmp_path.glob("out.h5.shards/*[0-9].h5"))) == 3
     monkeypatch.undo()
