@@ -15,6 +15,9 @@ dataset               shape, type            meaning
 ``failed/path``       (f,) text              inputs that gave no row ...
 ``failed/reason``     (f,) text              ... and why
 ``splits/NAME``       (m,) int64             optional; row numbers of a named subset
+``source/size``       (n,) int64             optional; bytes of the file of each row,
+``source/mtime_ns``   (n,) int64             its time of modification,
+``source/sha256``     (n, 32) uint8          and the hash of its content
 ====================  =====================  =========================================
 
 and, as attributes of the file, ``format``, ``schema_version``, ``complete`` and the
@@ -44,11 +47,21 @@ from ._storage.hdf5 import CacheError, WriterLock, new_hdf5
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["CacheError", "FeatureCache", "LazyFeatures", "WriterLock", "write_cache"]
+__all__ = [
+    "CacheError",
+    "FeatureCache",
+    "LazyFeatures",
+    "WriterLock",
+    "write_cache",
+]
 
 FORMAT = "rezsl_sk feature cache"
 SCHEMA_VERSION = 1
 _RESERVED = ("format", "schema_version", "complete", "json_keys")
+# What is known of the file that a row was computed from.
+SOURCE_DTYPE = np.dtype(
+    [("size", np.int64), ("mtime_ns", np.int64), ("sha256", np.uint8, (32,))]
+)
 _CHUNK_BYTES = 2**18
 # Rows at a time wherever all of a cache passes through memory.
 _BLOCK_BYTES = 2**24
@@ -223,6 +236,8 @@ class FeatureCache:
         One name per column of `class_attributes`.
     paths : ndarray of str of shape (n,)
         What each row was computed from.
+    sources : ndarray of shape (n,) or None
+        Size, time of modification and SHA-256 of the file of each row.
     failed : list of (str, str)
         Inputs that gave no row, each with the reason.
     splits : dict of str to ndarray of int
@@ -427,6 +442,17 @@ class FeatureCache:
     def paths(self) -> np.ndarray:
         """What each row was computed from, shape (n,)."""
         return self._text("path")
+
+    @property
+    def sources(self) -> np.ndarray | None:
+        """Size, time and hash of each row's file, (n,) of `SOURCE_DTYPE`, or None."""
+        file = self._open()
+        if "source" not in file:
+            return None
+        found = np.empty(len(self), SOURCE_DTYPE)
+        for name in SOURCE_DTYPE.names:
+            found[name] = file[f"source/{name}"][...]
+        return found
 
     @property
     def failed(self) -> list[tuple[str, str]]:
@@ -705,6 +731,7 @@ def write_cache(
     attribute_names: ArrayLike | None = None,
     failed: Sequence[tuple[str, str]] = (),
     splits: Mapping[str, ArrayLike] | None = None,
+    sources: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -731,6 +758,8 @@ def write_cache(
         Inputs that gave no row, each with the reason.
     splits : dict of str to array-like of int, or None, default=None
         Named subsets as row numbers.
+    sources : ndarray of `SOURCE_DTYPE` of shape (n,) or None, default=None
+        Size, time and hash of the file that each row was computed from.
     metadata : dict or None, default=None
         Anything that JSON can hold.
     overwrite : bool, default=False
@@ -773,6 +802,10 @@ def write_cache(
         n, y, class_attributes, attribute_names
     )
     splits = _checked_splits(splits, n)
+    if sources is not None and sources.shape != (n,):
+        raise ValueError(
+            f"sources has the shape {sources.shape} for {n} rows; give one for each."
+        )
     metadata = _checked_metadata(metadata)
     blocks = iter(blocks)
     first = next(blocks, None)
@@ -783,7 +816,7 @@ def write_cache(
         len(p) + len(r) + 32 for p, r in failed
     )
     table_bytes = 0 if table is None else table.nbytes
-    n_bytes = n * (row_bytes + 8) + text_bytes + table_bytes
+    n_bytes = n * (row_bytes + 56) + text_bytes + table_bytes
     with new_hdf5(path, n_bytes) as (file, check):
         _write_features(file, first, blocks, n, path, check)
         _write_text(file, "path", paths)
@@ -799,6 +832,10 @@ def write_cache(
         _write_text(file, "failed/reason", [r for _, r in failed])
         for name, rows in splits.items():
             _write_array(file, f"splits/{name}", rows)
+        if sources is not None:
+            for name in SOURCE_DTYPE.names:
+                values = np.ascontiguousarray(sources[name])
+                _write_array(file, f"source/{name}", values)
         file.attrs["format"] = FORMAT
         file.attrs["schema_version"] = SCHEMA_VERSION
         # JSON escapes what HDF5 text cannot hold.

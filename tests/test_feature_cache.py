@@ -14,7 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rezsl_sk.feature_cache import CacheError, FeatureCache, WriterLock, write_cache
+from rezsl_sk.feature_cache import (
+    SOURCE_DTYPE,
+    CacheError,
+    FeatureCache,
+    WriterLock,
+    write_cache,
+)
 
 common = settings(
     max_examples=40,
@@ -528,3 +534,19 @@ def test_lock_is_a_context_of_its_own(path):
     with WriterLock(path), pytest.raises(CacheError, match=f"pid {os.getpid()} "):
         FeatureCache.from_arrays(path, np.eye(2))
     FeatureCache.from_arrays(path, np.eye(2)).close()
+
+
+def test_sources_of_rows(path):
+    sources = np.zeros(2, SOURCE_DTYPE)
+    sources["size"], sources["mtime_ns"], sources["sha256"][1, 3] = 7, [2**60, 1], 255
+    block = np.ones((2, 3), np.float32)
+    write_cache(path, [block], paths=["a", "b"], sources=sources)
+    with FeatureCache(path) as cache:
+        cache.verify()
+        assert np.array_equal(cache.sources, sources)
+    with pytest.raises(ValueError, match=r"shape \(1,\) for 2 rows"):
+        write_cache(
+            path, [block], paths=["a", "b"], sources=sources[:1], overwrite=True
+        )
+    FeatureCache.from_arrays(path, block, overwrite=True).close()
+    assert FeatureCache(path).sources is None
