@@ -7,12 +7,11 @@ torch loop.
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = [
@@ -42,9 +41,9 @@ class ReMSELoss(nn.Module):
         \mathcal{L} = \frac{1}{n a} \sum_{i,j} W_{c_i j}\,
                       (\hat s_{ij} - s_{ij})^2 ,
 
-    with p = ``class_power`` and q = ``attribute_power``. W carries no gradient.
-    An entry whose error is exactly 0 has weight 1 and is left out of both
-    minima.
+    with p = ``class_power`` and q = ``attribute_power``. W is held constant in
+    derivatives of every order. An entry whose error is exactly 0 has weight 1 and
+    is left out of both minima.
 
     Parameters
     ----------
@@ -60,7 +59,8 @@ class ReMSELoss(nn.Module):
         "batch": E is the mean over the samples of a class in this batch.
         "running": E of a class is its mean over the latest batch in which it
         occurred, without momentum, and the minima run over all classes seen so
-        far. The paper calls them in-batch and cross-batch.
+        far. The paper calls them in-batch and cross-batch. After ``eval()`` a batch
+        is compared with them and does not change them.
 
     normalize_weights : bool, default=True
         Divide W by its mean over the entries of the batch, so that the powers
@@ -73,7 +73,8 @@ class ReMSELoss(nn.Module):
 
     n_groups : int or None, default=None
         If given, groups are the integers 0 to ``n_groups - 1`` and the loss
-        reads nothing back from an accelerator. None allows any integers.
+        reads nothing back from an accelerator (where it cannot check them). None
+        allows any integers.
 
     Attributes
     ----------
@@ -89,6 +90,12 @@ class ReMSELoss(nn.Module):
     running_group, running_error : tensors of shape (K,) and (K, a)
         Buffers of ``statistics="running"``: all classes seen so far and their
         latest errors (NaN: not seen yet). They are part of ``state_dict``.
+
+    Notes
+    -----
+    The transforms of :mod:`torch.func` apply. ``vmap`` needs
+    ``statistics="batch"``, and leaves no ``group_``, ``error_`` and ``weight_``
+    behind.
 
     References
     ----------
@@ -139,6 +146,15 @@ class ReMSELoss(nn.Module):
             raise ValueError(
                 f"reduction must be one of {_REDUCTIONS}, got {reduction!r}."
             )
+        if n_groups is not None and (
+            isinstance(n_groups, bool)
+            or not isinstance(n_groups, Integral)
+            or n_groups < 1
+        ):
+            raise ValueError(
+                f"n_groups must be a whole number of at least 1, or None, got "
+                f"{n_groups!r}."
+            )
         self.class_power = float(class_power)
         self.attribute_power = float(attribute_power)
         self.statistics = statistics
@@ -188,74 +204,68 @@ class ReMSELoss(nn.Module):
             type.
         """
         pred, target = _checked_pair(pred, target, group)
-        if self.class_power == 0 and self.attribute_power == 0:
-            with torch.no_grad():
-                squared = (pred - target).square()
-                batch = batch_means(squared, group, self.n_groups)
-                if self.statistics == "running":
-                    self._update_running(batch)
-                self._latest = (batch, torch.ones_like(batch.error))
-            return F.mse_loss(pred, target, reduction=self.reduction)
-
-        with torch.no_grad():
-            difference = pred - target
-            batch = batch_means(difference.square(), group, self.n_groups)
-            everyone = None
-            if self.statistics == "running":
-                everyone = self._update_running(batch)
+        if self.n_groups is not None and group.device.type == "cpu":
+            _check_groups(group, self.n_groups)
+        squared = (pred - target).square()
+        # Detached, not under no_grad: that would leave derivatives in forward mode.
+        batch = batch_means(squared.detach(), group, self.n_groups)
+        everyone = None
+        if self.statistics == "running":
+            everyone = self._compare_with_running(batch)
+        plain = self.class_power == 0 and self.attribute_power == 0
+        if plain:
+            weight = torch.ones_like(batch.error)
+        else:
             weight = remse_weights(
                 batch.error, self.class_power, self.attribute_power, everyone
             )
             if self.normalize_weights:
                 weight.mul_(pred.numel() / (weight * batch.count).sum())
-            self._latest = (batch, weight)
+        self._latest = None
+        if not _is_vmapped(weight, batch.group):
+            self._latest = _Batch(*map(_unwrapped, batch)), _unwrapped(weight)
+        if plain:
+            return F.mse_loss(pred, target, reduction=self.reduction)
+        if self.reduction == "mean":
+            weight = weight / pred.numel()
+        weight = weight.index_select(0, batch.slot)
         if self.reduction == "none":
-            return (pred - target).square() * weight.index_select(0, batch.slot)
-        # The sum over samples is a sum over classes already added up, and the
-        # gradient, 2 W (pred - target), is at hand: going through autograd
-        # again would cost more than the weights.
-        per_entry = 1 / pred.numel() if self.reduction == "mean" else 1.0
-        with torch.no_grad():
-            value = (weight * batch.total).sum() * per_entry
-            slope = (weight * (2 * per_entry)).index_select(0, batch.slot)
-            gradient = difference.mul_(slope)
-        return _WithGradient.apply(pred, target, value, gradient)
+            return squared * weight
+        return squared.flatten().dot(weight.flatten())
 
-    def _update_running(self, batch):
-        """Overwrite the rows of the classes that occur; return all rows."""
-        error = batch.error
-        self.running_group = self.running_group.to(error.device)
-        self.running_error = self.running_error.to(error.device)
-        if self.n_groups is None:
-            self._make_room(batch.group)
-        if self.running_error.shape[1] != error.shape[1]:
-            if self.running_error.shape[1]:
+    def _compare_with_running(self, batch):
+        """Errors of all classes seen so far, those of the batch being the latest.
+
+        In training they become the running errors.
+        """
+        if _is_vmapped(batch.error, batch.group):
+            raise ValueError(
+                "statistics='running' compares one batch after the other, which vmap "
+                "does not have; use statistics='batch'."
+            )
+        error, of_batch = _unwrapped(batch.error), _unwrapped(batch.group)
+        groups = self.running_group.to(error.device)
+        running = self.running_error.to(error.device)
+        if running.shape[1] != error.shape[1]:
+            if running.shape[1]:
                 raise ValueError(
-                    f"this loss has running errors of {self.running_error.shape[1]} "
+                    f"this loss has running errors of {running.shape[1]} "
                     f"attributes, got a batch with {error.shape[1]}; make a new "
                     "ReMSELoss for another set of attributes."
                 )
-            self.running_error = error.new_full(
-                (len(self.running_group), error.shape[1]), math.nan
-            )
-        running = self.running_error
-        row = torch.searchsorted(self.running_group, batch.group)
+            running = error.new_full((len(groups), error.shape[1]), math.nan)
+        if self.n_groups is None:
+            groups, running = _with_room(groups, running, of_batch)
+        row = torch.searchsorted(groups, of_batch)
         # Rows stay as they are for slots that no sample fills, and after a bad
         # step (an overflow under autocast) that must not stay in the statistics.
         new = error.to(running.dtype)
         new = torch.where(new.isfinite(), new, running.index_select(0, row))
-        running.index_copy_(0, row, new)
+        # A new tensor: the transforms of torch.func refuse to change one in place.
+        running = _unwrapped(running.index_copy(0, row, new))
+        if self.training:
+            self.running_group, self.running_error = _unwrapped(groups), running
         return running.to(error.dtype)
-
-    def _make_room(self, groups):
-        merged = torch.cat([self.running_group, groups]).unique()
-        if len(merged) == len(self.running_group):
-            return
-        error = self.running_error.new_full(
-            (len(merged), self.running_error.shape[1]), math.nan
-        )
-        error[torch.searchsorted(merged, self.running_group)] = self.running_error
-        self.running_group, self.running_error = merged, error
 
     def _diagnosis(self):
         if self._latest is None:
@@ -413,7 +423,8 @@ class BMCLoss(nn.Module):
     ----------
     init_noise_sigma : float, default=1.0
         Start of the noise's standard deviation, in target units. It is the
-        parameter ``noise_sigma``, which an optimiser learns with the network.
+        parameter ``noise_sigma`` (float32), which an optimiser learns with the
+        network.
 
     References
     ----------
@@ -431,17 +442,26 @@ class BMCLoss(nn.Module):
 
     def __init__(self, init_noise_sigma: float = 1.0) -> None:
         super().__init__()
-        if not init_noise_sigma > 0:
+        if (
+            not isinstance(init_noise_sigma, Real)
+            or not 0 < init_noise_sigma < math.inf
+        ):
             raise ValueError(
-                f"init_noise_sigma must be above 0, got {init_noise_sigma!r}."
+                f"init_noise_sigma must be a finite number above 0, got "
+                f"{init_noise_sigma!r}."
             )
-        self.noise_sigma = nn.Parameter(torch.tensor(float(init_noise_sigma)))
+        self.noise_sigma = nn.Parameter(
+            torch.tensor(float(init_noise_sigma), dtype=torch.float32)
+        )
 
     def forward(
         self, pred: torch.Tensor, target: torch.Tensor, group: torch.Tensor
     ) -> torch.Tensor:
         pred, target = _checked_pair(pred, target, group)
         variance = self.noise_sigma.to(pred.dtype).square()
+        # Distances do not depend on the origin, their rounding does.
+        origin = target.detach().mean(0)
+        pred, target = pred - origin, target - origin
         # |p - t|^2 expanded: no (n, n, a) tensor of differences.
         distance = (
             pred.square().sum(1, keepdim=True)
@@ -455,11 +475,26 @@ class BMCLoss(nn.Module):
 
 def _checked_pair(pred, target, group):
     """Both in one dtype of at least single precision, or a sentence."""
-    if pred.ndim != 2 or pred.shape != target.shape or not len(pred):
+    for name, tensor in [("pred", pred), ("target", target), ("group", group)]:
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(
+                f"{name} must be a torch tensor, got {type(tensor).__name__}; make one "
+                "of it by torch.as_tensor."
+            )
+        if tensor.device != pred.device:
+            raise ValueError(
+                f"pred is on {pred.device} and {name} on {tensor.device}; bring all to "
+                "one device."
+            )
+    if pred.ndim != 2 or pred.shape != target.shape or not pred.numel():
         raise ValueError(
-            "pred and target must both have shape (n, a) with n at least 1, got "
+            "pred and target must both have shape (n, a) with n and a at least 1, got "
             f"{tuple(pred.shape)} and {tuple(target.shape)}."
         )
+    if not pred.is_floating_point():
+        raise ValueError(f"pred must have a floating-point dtype, got {pred.dtype}.")
+    if target.is_complex():
+        raise ValueError(f"target must have a real dtype, got {target.dtype}.")
     if group.shape != pred.shape[:1]:
         raise ValueError(
             f"group must have shape ({len(pred)},), one class for each row of pred, "
@@ -471,6 +506,37 @@ def _checked_pair(pred, target, group):
     if dtype in (torch.float16, torch.bfloat16):
         dtype = torch.float32
     return pred.to(dtype), target.to(dtype)
+
+
+def _check_groups(group, n_groups):
+    if _is_vmapped(group):  # vmap lets nothing be read
+        return
+    low, high = int(group.min()), int(group.max())
+    if low < 0 or high >= n_groups:
+        raise ValueError(
+            f"n_groups={n_groups} allows groups 0 to {n_groups - 1}, got "
+            f"{low if low < 0 else high}; number the classes from 0, or leave "
+            "n_groups out."
+        )
+
+
+def _unwrapped(tensor):
+    """The tensor itself where a transform of torch.func has wrapped it."""
+    return torch.func.debug_unwrap(tensor)
+
+
+def _is_vmapped(*tensors):
+    return any(tensor.ndim != _unwrapped(tensor).ndim for tensor in tensors)
+
+
+def _with_room(groups, error, new):
+    """Sorted groups (K,) and their errors (K, a), rows of NaN for new ones added."""
+    merged = torch.cat([groups, new]).unique()
+    if len(merged) == len(groups):
+        return groups, error
+    row = torch.searchsorted(merged, groups)
+    longer = error.new_full((len(merged), error.shape[1]), math.nan)
+    return merged, longer.index_copy(0, row, error)
 
 
 def _without_empty(error):
@@ -500,7 +566,7 @@ def batch_means(squared, group, n_groups):
     the host wait at each step, so some slots may have no row there.
     """
     group = group.long()
-    if group.device.type == "cpu":
+    if group.device.type == "cpu" and not _is_vmapped(group):
         group, slot, count = group.unique(return_inverse=True, return_counts=True)
         return _add_up(squared, slot, group, count.to(squared.dtype))
     if n_groups is not None and n_groups <= len(group):
@@ -534,8 +600,12 @@ def remse_weights(error, class_power, attribute_power, everyone=None):
     lowest_of_attribute = (error if everyone is None else everyone).amin(0, True)
     # Masks cost more than the weights themselves. They are needed only where
     # an error is 0 or (NaN) a class is absent; asking makes a host wait for
-    # its accelerator, so only the CPU asks.
-    masked = error.device.type != "cpu" or not bool((lowest_of_attribute > 0).all())
+    # its accelerator, and vmap refuses, so only the CPU asks.
+    masked = (
+        error.device.type != "cpu"
+        or _is_vmapped(lowest_of_attribute)
+        or not bool((lowest_of_attribute > 0).all())
+    )
     if masked:
         empty = ~(error > 0)
         everyone = error if everyone is None else everyone
@@ -571,23 +641,7 @@ def _slots_by_sort(group):
     starts = torch.zeros_like(ordered)
     starts[1:] = ordered[1:] != ordered[:-1]
     slot_of_ordered = starts.cumsum(0)
-    slot = torch.empty_like(group).scatter_(0, order, slot_of_ordered)
+    slot = torch.empty_like(group).scatter(0, order, slot_of_ordered)
     group_of_slot = ordered[-1:].repeat(len(group))
-    group_of_slot.scatter_(0, slot_of_ordered, ordered)
+    group_of_slot = group_of_slot.scatter(0, slot_of_ordered, ordered)
     return slot, group_of_slot, slot_of_ordered[-1]
-
-
-class _WithGradient(torch.autograd.Function):
-    """A value whose gradient with respect to pred (and -target) is known."""
-
-    @staticmethod
-    def forward(ctx, pred, target, value, gradient):
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        of_pred = gradient * grad_output
-        return of_pred, -of_pred if ctx.needs_input_grad[1] else None, None, None

@@ -272,7 +272,8 @@ def test_bad_parameters_are_refused_in_a_sentence(parameters, message):
     [
         ((3, 2), (3, 3), [0, 1, 2], r"shape \(n, a\).*\(3, 2\) and \(3, 3\)"),
         ((3,), (3,), [0, 1, 2], r"shape \(n, a\)"),
-        ((0, 2), (0, 2), [], r"n at least 1"),
+        ((0, 2), (0, 2), [], r"n and a at least 1"),
+        ((2, 0), (2, 0), [0, 1], r"n and a at least 1"),
         ((3, 2), (3, 2), [0, 1], r"group must have shape \(3,\).*got \(2,\)"),
         ((3, 2), (3, 2), [0.0, 1.0, 2.0], "integer dtype, got torch.float32"),
         ((3, 2), (3, 2), [True, True, False], "integer dtype, got torch.bool"),
@@ -282,6 +283,217 @@ def test_bad_parameters_are_refused_in_a_sentence(parameters, message):
 def test_bad_batches_are_refused_in_a_sentence(loss, pred, target, group, message):
     with pytest.raises(ValueError, match=message):
         loss()(torch.zeros(pred), torch.zeros(target), torch.tensor(group))
+
+
+@pytest.mark.parametrize(
+    "pred, target, group, error, message",
+    [
+        (np.zeros((2, 2)), torch.zeros(2, 2), torch.arange(2), TypeError, "pred.*nda"),
+        (torch.zeros(2, 2), [[0, 0]] * 2, torch.arange(2), TypeError, "target.*list"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), [0, 1], TypeError, "group.*as_tensor"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), np.arange(2), TypeError, "group.*nda"),
+        (torch.zeros(2, 2), 1.0, torch.arange(2), TypeError, "target must be a torch"),
+        (torch.ones(2, 2).long(), torch.ones(2, 2), torch.arange(2), ValueError, "int"),
+        (torch.ones(2, 2) * 1j, torch.ones(2, 2), torch.arange(2), ValueError, "compl"),
+        (torch.ones(2, 2), torch.ones(2, 2) * 1j, torch.arange(2), ValueError, "real"),
+        (
+            torch.zeros(2, 2),
+            torch.zeros(2, 2),
+            torch.zeros(2, dtype=torch.long, device="meta"),
+            ValueError,
+            "pred is on cpu and group on meta",
+        ),
+    ],
+)
+@pytest.mark.parametrize("loss", [ReMSELoss, MSELoss, MAELoss, RMSELoss, BMCLoss])
+def test_other_types_are_refused_in_a_sentence(
+    loss, pred, target, group, error, message
+):
+    with pytest.raises(error, match=message):
+        loss()(pred, target, group)
+
+
+@pytest.mark.parametrize("powers", [(0, 0), (1, 1)])
+@pytest.mark.parametrize("group, wrong", [([0, -1], -1), ([3, 0], 3)])
+def test_a_group_beyond_n_groups_is_named(powers, group, wrong):
+    loss = ReMSELoss(*powers, n_groups=3)
+    with pytest.raises(ValueError, match=f"allows groups 0 to 2, got {wrong};"):
+        loss(torch.zeros(2, 2), torch.ones(2, 2), torch.tensor(group))
+
+
+@pytest.mark.parametrize("n_groups", [0, -3, 2.0, True, "3"])
+def test_a_number_of_groups_that_is_none_is_refused(n_groups):
+    with pytest.raises(ValueError, match="n_groups must be a whole number"):
+        ReMSELoss(n_groups=n_groups)
+
+
+@pytest.mark.parametrize("sigma", [0, -1.0, math.nan, math.inf, "1", None])
+def test_a_noise_that_is_none_is_refused(sigma):
+    with pytest.raises(ValueError, match="init_noise_sigma must be a finite number"):
+        BMCLoss(sigma)
+
+
+# ---- derivatives of higher order -------------------------------------------------
+
+ALL_LOSSES = [
+    ReMSELoss(1, 0.5),
+    ReMSELoss(1, 0.5, normalize_weights=False, reduction="sum"),
+    ReMSELoss(2, 1, statistics="running"),
+    ReMSELoss(0, 0),
+    MSELoss(),
+    MAELoss(),
+    RMSELoss(),
+    BMCLoss(0.7),
+]
+
+
+# Forward mode compiles with what torch itself calls deprecated (seen in torch 2.13).
+FORWARD_MODE = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+
+
+def _frozen(loss, pred, target, group):
+    """The loss with its weights at these points as constants, by plain operations."""
+    loss = copy.deepcopy(loss)
+    with torch.no_grad():
+        loss(pred, target, group)
+    if isinstance(loss, ReMSELoss):
+        weight = loss.weight_[torch.searchsorted(loss.group_, group)].clone()
+        last = torch.sum if loss.reduction == "sum" else torch.mean
+        return lambda p, t: last(weight * (p - t) ** 2)
+    if isinstance(loss, MSELoss):
+        return lambda p, t: ((p - t) ** 2).mean()
+    if isinstance(loss, MAELoss):
+        return lambda p, t: (p - t).abs().mean()
+    if isinstance(loss, RMSELoss):
+        return lambda p, t: ((p - t) ** 2).mean() ** 0.5
+    variance = loss.noise_sigma.item() ** 2
+
+    def balanced(p, t):
+        distance = (p[:, None] - t[None]).square().sum(2)
+        logits = -distance / (2 * variance)
+        return -2 * variance * logits.log_softmax(1).diagonal().mean()
+
+    return balanced
+
+
+@pytest.fixture
+def small_batch():
+    generator = torch.Generator().manual_seed(0)
+    pred, target = torch.randn(
+        2, 6, 3, generator=generator, dtype=torch.float64
+    ).unbind()
+    return pred, target, torch.tensor([4, 0, 4, -2, 0, 4])
+
+
+@FORWARD_MODE
+@pytest.mark.parametrize("loss", ALL_LOSSES, ids=repr)
+def test_derivatives_of_any_order_hold_the_weights_constant(loss, small_batch):
+    pred, target, group = small_batch
+    frozen = _frozen(loss, pred, target, group)
+
+    def mine(p, t):
+        return copy.deepcopy(loss)(p, t, group)
+
+    for derivative in (
+        torch.func.grad,
+        torch.func.jacrev,
+        torch.func.jacfwd,
+        torch.func.hessian,
+        lambda f: torch.func.jacrev(torch.func.jacrev(f)),
+    ):
+        for f, expected, at in [
+            (lambda p: mine(p, target), lambda p: frozen(p, target), pred),
+            (lambda t: mine(pred, t), lambda t: frozen(pred, t), target),
+        ]:
+            torch.testing.assert_close(derivative(f)(at), derivative(expected)(at))
+
+
+@pytest.mark.parametrize("loss", ALL_LOSSES, ids=repr)
+def test_a_gradient_penalty_has_its_gradient(loss, small_batch):
+    pred, target, group = small_batch
+
+    def penalty(f):
+        p = pred.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(f(p, target), p, create_graph=True)
+        value = slope.square().sum()
+        if value.requires_grad:
+            value.backward()
+        return value.detach(), p.grad
+
+    values = penalty(lambda p, t: copy.deepcopy(loss)(p, t, group))
+    expected = penalty(_frozen(loss, pred, target, group))
+    torch.testing.assert_close(values[0], expected[0])
+    zero = torch.zeros_like(pred)
+    torch.testing.assert_close(
+        *(zero if v[1] is None else v[1] for v in (values, expected))
+    )
+
+
+def test_the_hessian_is_that_of_weighted_squares(small_batch):
+    pred, target, group = small_batch
+    loss = ReMSELoss()
+    hessian = torch.autograd.functional.hessian(
+        lambda p: loss(p, target, group), pred
+    ).reshape(18, 18)
+    weight = loss.weight_[torch.searchsorted(loss.group_, group)]
+    torch.testing.assert_close(hessian, torch.diag(weight.flatten() * 2 / 18))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [one for one in ALL_LOSSES if getattr(one, "statistics", "") != "running"],
+    ids=repr,
+)
+def test_vmap_over_models_and_over_batches_equals_a_loop(loss, small_batch):
+    pred, target, group = small_batch
+    preds = torch.stack([pred, target, pred + 1, 2 * pred])  # one has no error
+    groups = torch.stack([group, group.flip(0), group.roll(1), 0 * group])
+    for in_dims, batches in [
+        ((0, None, None), [(p, target, group) for p in preds]),
+        ((0, None, 0), [(p, target, g) for p, g in zip(preds, groups, strict=True)]),
+        ((None, 0, 0), [(pred, p, g) for p, g in zip(preds, groups, strict=True)]),
+    ]:
+        arguments = [
+            torch.stack(column) if dim == 0 else column[0]
+            for column, dim in zip(zip(*batches, strict=True), in_dims, strict=True)
+        ]
+        found = torch.vmap(loss, in_dims)(*arguments)
+        expected = torch.stack([loss(*batch) for batch in batches])
+        torch.testing.assert_close(found, expected)
+
+
+def test_running_statistics_under_vmap_are_refused(small_batch):
+    pred, target, group = small_batch
+    loss = ReMSELoss(statistics="running")
+    with pytest.raises(ValueError, match="vmap does not have"):
+        torch.vmap(loss, (0, None, None))(pred[None], target, group)
+
+
+def test_what_a_transform_saw_can_be_read_after_it(small_batch):
+    pred, target, group = small_batch
+    plain, transformed = ReMSELoss(), ReMSELoss()
+    plain(pred, target, group)
+    torch.func.grad(transformed)(pred, target, group)
+    assert torch.equal(transformed.weight_, plain.weight_)
+    torch.vmap(transformed, (0, None, None))(pred[None], target, group)
+    with pytest.raises(RuntimeError, match="has not seen a batch"):
+        _ = transformed.weight_
+
+
+def test_in_eval_mode_running_errors_are_compared_with_and_stay():
+    loss = ReMSELoss(1, 0, statistics="running", normalize_weights=False)
+    loss(torch.tensor([[1.0]]), torch.zeros(1, 1), torch.tensor([4]))
+    before = copy.deepcopy(loss.state_dict())
+    loss.eval()
+    for group in (4, 9, -3):
+        loss(torch.tensor([[math.e]]), torch.zeros(1, 1), torch.tensor([group]))
+        # Class 4 is compared with its own latest error alone.
+        expected = 1.0 if group == 4 else 3.0
+        np.testing.assert_allclose(loss.weight_, [[expected]], rtol=1e-6)
+    for name, buffer in loss.state_dict().items():
+        assert torch.equal(buffer, before[name])
+    loss.train()(torch.tensor([[2.0]]), torch.zeros(1, 1), torch.tensor([4]))
+    assert loss.running_error.item() == 4
 
 
 def test_another_number_of_attributes_is_refused_by_running_statistics():
@@ -313,6 +525,22 @@ def test_rmse_has_a_finite_gradient_at_0():
     pred = torch.zeros(2, 2, requires_grad=True)
     RMSELoss()(pred, torch.zeros(2, 2), torch.arange(2)).backward()
     assert torch.equal(pred.grad, torch.zeros(2, 2))
+
+
+def test_balanced_mse_does_not_hang_on_the_default_dtype():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert BMCLoss().noise_sigma.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_balanced_mse_keeps_its_digits_far_from_the_origin():
+    pred, target = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
+    near = BMCLoss()(pred, target, torch.arange(8))
+    far = BMCLoss()(pred + 4096, target + 4096, torch.arange(8))
+    torch.testing.assert_close(far, near, rtol=1e-3, atol=0)
 
 
 def test_balanced_mse_equals_a_slow_loop_and_learns_its_noise():
