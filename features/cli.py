@@ -27,6 +27,9 @@ from .images import find_images, order_from_xlsa17
 
 __all__ = ["main"]
 
+# The row numbers that the files of the xlsa17 benchmark hold.
+_SPLITS = ["trainval", "train", "val", "test_seen", "test_unseen"]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -91,6 +94,13 @@ def _share(text):
 
 
 _share.__name__ = "share from 0 to 1"
+
+
+def _number_or_share(text):
+    return int(text) if text.isdigit() else _share(text)
+
+
+_number_or_share.__name__ = "number, or share from 0 to 1,"
 
 
 def _parser():
@@ -199,7 +209,9 @@ def _parser():
         help="turn a cache into xlsa17 files",
         description="Write res101.mat and att_splits.mat, as public zero-shot code "
         "reads them. The cache needs labels, a table of attributes, and splits: its "
-        "own, or --unseen names the test classes.",
+        "own, or --unseen names the test classes. What the cache does not hold is "
+        "made, and said: test rows of seen classes, and the two parts of the "
+        "training rows without a common class, for tuning.",
     )
     sub.set_defaults(run=_export)
     sub.add_argument("cache")
@@ -207,9 +219,25 @@ def _parser():
     sub.add_argument(
         "--unseen",
         metavar="FILE",
-        help="text file with one unseen class per line, for a cache without splits; "
-        "all samples of the other classes are for training",
+        help="text file with one unseen class per line, for a cache without splits",
     )
+    sub.add_argument(
+        "--test-seen",
+        type=_share,
+        default=0.2,
+        metavar="SHARE",
+        help="with --unseen: share of the images of each seen class that are for test "
+        "(default: 0.2)",
+    )
+    sub.add_argument(
+        "--val-classes",
+        type=_number_or_share,
+        default=0.2,
+        metavar="N",
+        help="number or share of the seen classes that are for validation, where the "
+        "cache has no such part (default: 0.2)",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of what is made (default: 0)")
 
     sub = commands.add_parser("doctor", help="say what this machine can do")
     sub.set_defaults(run=_doctor)
@@ -390,9 +418,14 @@ def _import(args):
 def _export(args):
     import numpy as np
 
-    from rezsl_sk.datasets import save_xlsa17
+    from rezsl_sk.datasets import load_xlsa17, save_xlsa17, zero_shot_split
 
     folder = Path(args.xlsa17).resolve()
+    for name in ("res101.mat", "att_splits.mat"):
+        if (folder / name).exists():
+            raise ValueError(
+                f"{folder / name} exists. Name another folder, or delete the file."
+            )
     with FeatureCache(args.cache) as cache:
         if cache.class_attributes is None or cache.labels is None:
             raise ValueError(
@@ -405,27 +438,30 @@ def _export(args):
                 f"{args.cache} holds {cache.X.shape[1]} regions per image; xlsa17 "
                 f"files hold one vector. Extract with --pool avg."
             )
-        splits = cache.splits
+        y, names, table = cache.y, cache.classes, cache.class_attributes
+        splits = {k: rows for k, rows in cache.splits.items() if k in _SPLITS}
+        notes = []
         if args.unseen:
-            unseen = {
-                line.strip()
-                for line in Path(args.unseen).read_text(encoding="utf-8").splitlines()
-                if line.strip()
-            }
-            unknown = sorted(unseen - set(cache.classes))
-            if unknown:
-                raise ValueError(
-                    f"{args.unseen} names {unknown[0]!r}, which is no class of "
-                    f"{args.cache}."
+            # Public code takes the columns of the table for the classes of the rows.
+            used = np.isin(names, y)
+            if not used.all():
+                notes.append(
+                    f"Left out, for they have no image: {', '.join(names[~used])}."
                 )
-            is_unseen = np.isin(cache.y, sorted(unseen))
-            splits = {
-                "trainval": np.flatnonzero(~is_unseen),
-                "test_seen": np.zeros(0, dtype=int),
-                "test_unseen": np.flatnonzero(is_unseen),
-            }
-        missing = {"trainval", "test_seen", "test_unseen"} - splits.keys()
-        if missing:
+            unseen = _read_classes(args.unseen, names, args.cache)
+            names, table = names[used], table[used]
+            splits = zero_shot_split(
+                y,
+                [name for name in unseen if name in names],
+                test_seen=args.test_seen,
+                val_classes=None,
+                random_state=args.seed,
+            )
+            notes.append(
+                f"Made test_seen of a share of {args.test_seen:g} of the images of "
+                f"each seen class (--test-seen), seed {args.seed}."
+            )
+        if not {"trainval", "test_seen", "test_unseen"} <= splits.keys():
             raise ValueError(
                 f"{args.cache} has no splits; name the test classes (--unseen FILE)."
             )
@@ -433,14 +469,49 @@ def _export(args):
             folder.parent,
             folder.name,
             X=np.asarray(cache.X),
-            labels=cache.labels,
-            attributes=cache.class_attributes,
-            class_names=cache.classes,
+            labels=y,
+            attributes=table,
+            class_names=names,
             attribute_names=cache.attribute_names,
             image_files=cache.paths,
+            val_classes=args.val_classes,
+            random_state=args.seed,
             **splits,
         )
     print(f"Wrote res101.mat and att_splits.mat to {folder}.")
+    written = load_xlsa17(folder.parent, folder.name, features=None)
+    if written.train is None:
+        notes.append("No train and val, for trainval has a single class.")
+    elif "train" not in splits:
+        notes.append(
+            f"Made train and val, without a common class, of trainval (--val-classes "
+            f"{args.val_classes:g}), seed {args.seed}."
+        )
+    for key in _SPLITS:
+        rows = written[key]
+        if rows is not None:
+            print(f"{key:<12} {len(rows)} images of {len(set(y[rows]))} classes")
+    untested = sorted(set(y[written.trainval]) - set(y[written.test_seen]))
+    if untested:
+        notes.append(
+            f"No row in test_seen, which public code for seen and unseen classes "
+            f"together may trip over: {', '.join(untested)}."
+        )
+    for note in notes:
+        print(note)
+
+
+def _read_classes(path, classes, cache):
+    """Names of classes, one a line."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}.") from error
+    names = [line.strip() for line in lines if line.strip()]
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise ValueError(f"{path} names {unknown[0]!r}, which is no class of {cache}.")
+    return names
 
 
 def _doctor(args):

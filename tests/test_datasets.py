@@ -7,7 +7,7 @@ import warnings
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.io import loadmat, savemat
@@ -18,6 +18,7 @@ from rezsl_sk.datasets import (
     load_xlsa17,
     make_zero_shot,
     save_xlsa17,
+    zero_shot_split,
 )
 
 FIELDS = {
@@ -53,9 +54,9 @@ def assert_same(one, other, but=()):
 
 
 def arguments(data):
-    """The arguments of save_xlsa17 that write this Bunch."""
+    """The arguments of save_xlsa17 that write this Bunch and nothing else."""
     left_out = {"y", "seen_classes", "unseen_classes", "fingerprint"}
-    return {key: data[key] for key in FIELDS - left_out}
+    return {key: data[key] for key in FIELDS - left_out} | {"val_classes": None}
 
 
 def cells(texts):
@@ -347,6 +348,23 @@ def test_unusable_tuning_split_is_left_out(raw, put, spoil, reason):
     assert "att_splits.mat" in str(caught[0].message)
 
 
+@pytest.mark.parametrize("form", ["dense", "sparse", "row", "7.3"])
+def test_logical_masks_become_row_numbers(raw, put, tmp_path, form):
+    straight = load_xlsa17(put(raw), "SET")
+    for key in [key for key in raw["att_splits"] if key.endswith("_loc")]:
+        mask = np.zeros((30, 1), dtype=bool)
+        mask[raw["att_splits"][key].astype(int) - 1] = True
+        mask = mask.T if form == "row" else mask
+        raw["att_splits"][key] = csc_array(mask) if form == "sparse" else mask
+    root = put(raw)
+    if form == "7.3":
+        save_73(root / "SET" / "att_splits.mat", raw["att_splits"])
+    assert_same(straight, load_xlsa17(root, "SET"))
+    # Without features nothing tells how long a mask should be.
+    bare = load_xlsa17(root, "SET", features=None)
+    np.testing.assert_array_equal(bare.test_unseen, straight.test_unseen)
+
+
 # MATLAB 7.3 -----------------------------------------------------------------
 
 
@@ -375,6 +393,8 @@ def save_73(path, contents, matlab_class=True):
                     inner = f"#refs#/{name}{place[1]}"
                     references[place] = write_text(inner, text).ref
                 write(name, references, "cell")
+            elif value.dtype == bool:
+                write(name, value.T.astype(np.uint8), "logical")
             else:
                 write(name, value.T, "double")
     with open(path, "r+b") as file:
@@ -509,6 +529,22 @@ def spoil_fraction(res, spl):
     spl["trainval_loc"] = spl["trainval_loc"] + 0.5
 
 
+def spoil_mask_short(res, spl):
+    spl["trainval_loc"] = np.ones((29, 1), dtype=bool)
+
+
+def spoil_mask_matrix(res, spl):
+    spl["trainval_loc"] = np.ones((5, 6), dtype=bool)
+
+
+def spoil_zeros_and_ones(res, spl):
+    spl["trainval_loc"] = np.arange(30)[:, np.newaxis] % 2
+
+
+def spoil_labels_logical(res, spl):
+    res["labels"] = np.arange(30)[:, np.newaxis] < 15
+
+
 def spoil_index_nan(res, spl):
     spl["trainval_loc"] = np.where(spl["trainval_loc"] == 1, np.nan, 3.0)
 
@@ -618,6 +654,14 @@ def spoil_image_files(res, spl):
         (spoil_repeat, "att_splits", r"trainval lists rows more than once: 0 "),
         (spoil_zero, "att_splits", r"whole numbers from 1.*got 0"),
         (spoil_fraction, "att_splits", r"whole numbers from 1.*got 1\.5"),
+        (
+            spoil_mask_short,
+            "att_splits",
+            r"mask of shape \(29, 1\).* of the 30 samples",
+        ),
+        (spoil_mask_matrix, "att_splits", r"mask of shape \(5, 6\).* one entry for"),
+        (spoil_zeros_and_ones, "att_splits", r"look like a mask: write find\(mask\)"),
+        (spoil_labels_logical, "res101", "whole numbers from 1.*counts from 0, add 1"),
         (spoil_index_nan, "att_splits", r"whole numbers from 1.*got nan"),
         (spoil_index_matrix, "att_splits", r"must be a vector, got shape \(2, 8\)"),
         (spoil_empty, "att_splits", "trainval is empty"),
@@ -630,7 +674,7 @@ def spoil_image_files(res, spl):
         (spoil_att_missing, "att_splits", "no variable 'att'; it holds original_att"),
         (spoil_nan, "res101", r"NaN, infinity or values beyond float32 in rows 11 "),
         (spoil_huge, "res101", r"NaN, infinity or values beyond float32 in rows 11 "),
-        (spoil_features_text, "res101", "must hold real numbers, got .* object"),
+        (spoil_features_text, "res101", "must hold real numbers, got a cell array"),
         (spoil_features_3d, "res101", r"must be a matrix.*got shape \(30, 2, 2\)"),
         (spoil_att_nan, "att_splits", r"NaN or infinity for the classes bat\+1"),
         (spoil_att_shape, "att_splits", r"shape \(3, 5\).*with 6 classes"),
@@ -708,6 +752,7 @@ def test_save_writes_the_published_layout(made, tmp_path):
 def test_save_takes_names_lists_and_other_types(made, tmp_path):
     plain = {k: v.tolist() for k, v in arguments(made).items() if v is not None}
     plain["labels"] = made.y.tolist()
+    plain["val_classes"] = None
     plain["X"] = np.asarray(made.X, dtype=np.float16)
     save_xlsa17(tmp_path, "SET", **plain)
     made.X = made.X.astype(np.float16).astype(np.float32)
@@ -841,6 +886,115 @@ def test_load_gives_back_what_save_wrote(data):
     with tempfile.TemporaryDirectory() as root:
         save_xlsa17(root, "SET", **arguments(data))
         assert_same(data, load_xlsa17(root, "SET"))
+
+
+def test_save_makes_halves_that_are_not_given(made, tmp_path):
+    """Public code reads train_loc and val_loc without asking."""
+    given_ = arguments(made)
+    del given_["val_classes"]
+    halves = []
+    for name, options in {
+        "ONE": {},
+        "SAME": {},
+        "OTHER": {"random_state": 3},
+        "TWO": {"val_classes": 2},
+        "MOST": {"val_classes": 0.9},
+    }.items():
+        save_xlsa17(tmp_path, name, **given_, **options)
+        data = load_xlsa17(tmp_path, name)
+        both = np.sort(np.concatenate([data.train, data.val]))
+        np.testing.assert_array_equal(both, made.trainval)
+        in_train, in_val = (set(made.labels[k]) for k in (data.train, data.val))
+        assert not in_train & in_val
+        halves.append(sorted(in_val))
+    assert [len(classes) for classes in halves] == [1, 1, 1, 2, 3]
+    assert halves[0] == halves[1] != halves[2]
+
+
+@pytest.mark.parametrize("wrong", [0, 4, 0.0, 1.0, -1, True, "1", np.nan])
+def test_save_refuses_halves_that_cannot_be(made, tmp_path, wrong):
+    with pytest.raises(ValueError, match="from 1 to 3, of the 4 in trainval, or a sh"):
+        save_xlsa17(tmp_path, "SET", **(arguments(made) | {"val_classes": wrong}))
+    assert not (tmp_path / "SET").exists()
+    one = {"val_classes": 0.2, "trainval": made.trainval[:1], "test_seen": []}
+    save_xlsa17(tmp_path, "SET", **(arguments(made) | one))
+    assert load_xlsa17(tmp_path, "SET").train is None
+
+
+# Splits by class ------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=3, max_size=60),
+    st.floats(0, 0.99),
+    st.integers(0, 2**31),
+    st.booleans(),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_split_promises(labels, share, seed, as_names, draw):
+    classes = sorted(set(labels))
+    assume(len(classes) >= 2)
+    unseen = draw.draw(
+        st.lists(st.sampled_from(classes), min_size=1, max_size=len(classes) - 1)
+    )
+    assume(len(set(unseen)) < len(classes))
+    halves = len(classes) - len(set(unseen)) >= 2
+    labels = np.array(labels)
+    if as_names:
+        labels, unseen = labels.astype(str), [str(k) for k in unseen]
+    options = {
+        "test_seen": share,
+        "val_classes": 0.3 if halves else None,
+        "random_state": seed,
+    }
+    rows = zero_shot_split(labels, unseen, **options)
+    again = zero_shot_split(labels.tolist(), unseen, **options)
+    parts = [rows[key] for key in ("trainval", "test_seen", "test_unseen")]
+    np.testing.assert_array_equal(np.sort(np.hstack(parts)), np.arange(len(labels)))
+    for key, numbers in rows.items():
+        np.testing.assert_array_equal(numbers, np.sort(numbers))
+        np.testing.assert_array_equal(numbers, again[key])
+    assert set(labels[rows["test_unseen"]]) == set(unseen)
+    seen = set(labels[rows["trainval"]])
+    assert seen == set(labels.tolist()) - set(unseen)
+    for k in seen:
+        n, n_test = (labels == k).sum(), (labels[rows["test_seen"]] == k).sum()
+        if share == 0 or n == 1:
+            assert n_test == 0
+        else:
+            assert 1 <= n_test < n and abs(n_test - share * n) <= 1
+    if halves:
+        both = np.sort(np.hstack([rows["train"], rows["val"]]))
+        np.testing.assert_array_equal(both, rows["trainval"])
+        in_train, in_val = (set(labels[rows[key]]) for key in ("train", "val"))
+        assert in_train and in_val and not in_train & in_val
+    else:
+        assert set(rows) == {"trainval", "test_seen", "test_unseen"}
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"unseen": []}, "some of the 3 classes in labels, not all; got none"),
+        ({"unseen": ["a", "b", "c"]}, "not all; got a, b, c"),
+        ({"unseen": ["c", "d"]}, "got c, d; no row has the label d"),
+        ({"unseen": [2]}, "no row has the label 2"),
+        ({"labels": []}, r"one class per row, got shape \(0,\)"),
+        ({"labels": [["a", "b"]]}, r"one class per row, got shape \(1, 2\)"),
+        ({"test_seen": 1}, "share from 0 to below 1, got 1"),
+        ({"test_seen": -0.1}, "share from 0 to below 1, got -0.1"),
+        ({"test_seen": "0.2"}, "share from 0 to below 1, got '0.2'"),
+        ({"val_classes": 2}, "from 1 to 1, of the 2 in trainval"),
+        ({"unseen": "bc"}, "no row has the label bc"),
+        ({"unseen": ["b", "c"]}, "trainval holds one class"),
+    ],
+)
+def test_split_refuses(change, sentence):
+    given_ = {"labels": list("aabbcc"), "unseen": ["c"]} | change
+    with pytest.raises(ValueError, match=sentence) as caught:
+        zero_shot_split(**given_)
+    assert str(caught.value).endswith(".")
 
 
 # The generator --------------------------------------------------------------

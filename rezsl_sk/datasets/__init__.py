@@ -1,4 +1,4 @@
-"""Data sets for zero-shot learning: xlsa17 files, a generator, a small demo.
+"""Data sets for zero-shot learning: xlsa17 files, splits, a generator, a small demo.
 
 Every loader here gives a :class:`sklearn.utils.Bunch` with the same fields, so
 that code written for one runs on all of them. They are listed under
@@ -6,6 +6,7 @@ that code written for one runs on all of them. They are listed under
 """
 
 from .digits import load_digits_zero_shot
+from .splits import zero_shot_split
 from .synthetic import make_zero_shot
 from .xlsa17 import load_xlsa17, save_xlsa17
 
@@ -14,4 +15,5 @@ __all__ = [
     "load_xlsa17",
     "make_zero_shot",
     "save_xlsa17",
+    "zero_shot_split",
 ]

@@ -208,18 +208,3 @@ def checked_bunch(
         unseen_classes=unseen_classes,
         fingerprint={} if fingerprint is None else fingerprint,
     )
-
-
-def seen_unseen_rows(labels, seen, rng):
-    """Split rows: trainval, a fifth of each seen class as test_seen, the rest."""
-    test_seen = []
-    for k in seen:
-        rows = rng.permutation(np.flatnonzero(labels == k))
-        test_seen.append(rows[: max(1, round(0.2 * len(rows)))])
-    test_seen = np.sort(np.concatenate(test_seen))
-    is_seen = np.isin(labels, seen)
-    return {
-        "trainval": np.setdiff1d(np.flatnonzero(is_seen), test_seen),
-        "test_seen": test_seen,
-        "test_unseen": np.flatnonzero(~is_seen),
-    }

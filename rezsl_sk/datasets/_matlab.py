@@ -28,6 +28,8 @@ def _from_hdf5(file, item, in_cell=False):
         for place, reference in np.ndenumerate(value):
             cells[place] = _from_hdf5(file, file[reference], in_cell=True)
         return cells.T
+    if item.attrs.get("MATLAB_class", b"") in (b"logical", "logical"):
+        return value.T.astype(bool)
     is_char = item.attrs.get("MATLAB_class", b"") in (b"char", "char")
     if is_char or (in_cell and value.dtype == np.uint16):
         rows = np.atleast_2d(value.T).astype("<u2")
@@ -41,8 +43,10 @@ def read_mat(path, names):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 return {n: _from_hdf5(file, file[n]) for n in names if n in file}
+        # loadmat gives a mask as zeros and ones, like any other small numbers.
+        masks = {n for n, _, kind in whosmat(path) if kind == "logical"}
         return {
-            n: v
+            n: v.astype(bool) if n in masks else v
             for n, v in loadmat(path, variable_names=names).items()
             if n in names and v is not None
         }
@@ -82,9 +86,10 @@ def _numbers(values, name, path):
     """Real numbers as a dense array, or a sentence."""
     values = values.toarray() if issparse(values) else np.asarray(values)
     if values.dtype.kind not in "biuf":
+        other = {"O": "a cell array", "V": "a structure", "U": "text"}
         raise ValueError(
-            f"{name} in {path} must hold real numbers, got values of type "
-            f"{values.dtype}."
+            f"{name} in {path} must hold real numbers, got "
+            f"{other.get(values.dtype.kind, f'values of type {values.dtype}')}."
         )
     return values
 
@@ -97,6 +102,23 @@ def matrix(values, name, path):
             f"column, got shape {values.shape}."
         )
     return values
+
+
+def split_rows(values, name, path, n_rows=None):
+    """Row numbers from 0, of a vector that counts from 1 or of a logical mask.
+
+    A mask has an entry for each of the `n_rows`, where their number is known.
+    """
+    values = _numbers(values, name, path)
+    if values.dtype != bool:
+        return rows_from_one(values, name, path)
+    if values.size != max(values.shape, default=1) or n_rows not in (None, values.size):
+        samples = "each sample" if n_rows is None else f"each of the {n_rows} samples"
+        raise ValueError(
+            f"{name} in {path} is a mask of shape {values.shape}; it must have one "
+            f"entry for {samples}."
+        )
+    return np.flatnonzero(values)
 
 
 def rows_from_one(values, name, path):
@@ -114,7 +136,12 @@ def rows_from_one(values, name, path):
     if bad.any():
         raise ValueError(
             f"{name} in {path} must hold whole numbers from 1, as MATLAB counts; "
-            f"got {few(values[bad])}. If it counts from 0, add 1 in the file."
+            f"got {few(values[bad])}. "
+            + (
+                "These zeros and ones look like a mask: write find(mask) in its place."
+                if name.endswith("_loc") and np.isin(values, [0, 1]).all()
+                else "If it counts from 0, add 1 in the file."
+            )
         )
     return whole - 1
 
@@ -130,7 +157,9 @@ def _text(value):
     if isinstance(value, bytes):
         value = value.decode()
     if not isinstance(value, str):
-        raise TypeError(f"a cell holds {value!r} instead of text")
+        is_number = isinstance(value, np.generic)
+        held = value.item() if is_number else f"a {type(value).__name__}"
+        raise TypeError(f"a cell holds {held} instead of text")
     return value.strip()
 
 

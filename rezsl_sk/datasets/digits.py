@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
-from ._bunch import checked_bunch, seen_unseen_rows
+from ._bunch import checked_bunch
+from .splits import seen_unseen_rows
 
 __all__ = ["load_digits_zero_shot"]
 

@@ -7,7 +7,8 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._bunch import checked_bunch, seen_unseen_rows
+from ._bunch import checked_bunch
+from .splits import seen_unseen_rows
 
 __all__ = ["make_zero_shot"]
 

@@ -13,7 +13,16 @@ from scipy.io import savemat
 from sklearn.utils import Bunch
 
 from ._bunch import checked_bunch, few, float_features, tuning_problem
-from ._matlab import matrix, read_mat, required, rows_from_one, text_vector, variables
+from ._matlab import (
+    matrix,
+    read_mat,
+    required,
+    rows_from_one,
+    split_rows,
+    text_vector,
+    variables,
+)
+from .splits import class_halves
 
 __all__ = ["load_xlsa17", "save_xlsa17"]
 
@@ -202,7 +211,7 @@ def load_xlsa17(
     What differs from the files, so that their traps do not reach the user:
 
     - Files count labels and rows from 1, often in uint16; here all count from 0
-      in int64.
+      in int64. Splits that are logical masks become row numbers.
     - Files hold features as (d, n) and tables as (a, C); here rows are samples
       and classes. Files written the other way round are recognised by the
       number of labels, of class names and by the largest label, as far as these
@@ -261,10 +270,6 @@ def load_xlsa17(
 
     fingerprint = {path.name: _sha256(path)}
     found = read_mat(path, _TABLE_VARIABLES)
-    rows = {
-        key: rows_from_one(required(found, f"{key}_loc", path), f"{key}_loc", path)
-        for key in ("trainval", "test_seen", "test_unseen")
-    }
     X = labels = image_files = None
     if features_path is not None:
         fingerprint[features_path.name] = _sha256(features_path)
@@ -285,6 +290,11 @@ def load_xlsa17(
         if "image_files" in held:
             image_files = text_vector(held["image_files"], "image_files", features_path)
 
+    n_rows = None if labels is None else len(labels)
+    rows = {
+        key: split_rows(required(found, f"{key}_loc", path), f"{key}_loc", path, n_rows)
+        for key in ("trainval", "test_seen", "test_unseen")
+    }
     class_names = attribute_names = None
     if "allclasses_names" in found:
         class_names = text_vector(found["allclasses_names"], "allclasses_names", path)
@@ -317,7 +327,7 @@ def load_xlsa17(
         **rows,
     )
     train, val = (
-        rows_from_one(found[key], key, path) if key in found else None
+        split_rows(found[key], key, path, n_rows) if key in found else None
         for key in ("train_loc", "val_loc")
     )
     problem = tuning_problem(train, val, data.trainval, labels)
@@ -346,6 +356,15 @@ def _write_beside(path, contents):
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _from_one(values):
+    """A MATLAB column that counts from 1, of the type that the published files have.
+
+    MATLAB stores whole numbers in the smallest unsigned type that holds them.
+    """
+    counted = np.asarray(values)[:, np.newaxis] + 1
+    return counted.astype(np.min_scalar_type(counted.max(initial=1)))
 
 
 def _cells(texts):
@@ -389,6 +408,8 @@ def save_xlsa17(
     test_unseen: ArrayLike,
     train: ArrayLike | None = None,
     val: ArrayLike | None = None,
+    val_classes: float | None = 0.2,
+    random_state: int | np.random.RandomState | None = 0,
     class_names: ArrayLike | None = None,
     attribute_names: ArrayLike | None = None,
     image_files: ArrayLike | None = None,
@@ -401,8 +422,8 @@ def save_xlsa17(
 
     Public zero-shot code reads `<root>/<name>/res101.mat` and
     `att_splits.mat`; this makes them of one's own data, with the published
-    variable names, orientation and counting from 1, as MATLAB 5 files.
-    :func:`load_xlsa17` gives back what was written.
+    variable names, orientation, number types and counting from 1, as MATLAB 5
+    files. :func:`load_xlsa17` gives back what was written.
 
     Parameters
     ----------
@@ -423,7 +444,14 @@ def save_xlsa17(
         Rows, from 0: training rows, test rows of the same classes (may be
         empty), and rows of classes that have no training row.
     train, val : array-like of int or None, default=None
-        Two parts of trainval without a common class, for tuning.
+        Two parts of trainval without a common class, for tuning. Much public code
+        reads them without asking, so that they are made where both are None.
+    val_classes : float, int or None, default=0.2
+        Share or number of the classes of trainval that go into a `val` made here.
+        None leaves both parts out of the file, and so does a single class in
+        trainval, which cannot be divided.
+    random_state : int, RandomState instance or None, default=0
+        Which classes these are.
     class_names : array-like of shape (C,) or None, default=None
         Distinct names. Blanks around names are dropped, here and below.
     attribute_names : array-like of shape (a,) or None, default=None
@@ -452,6 +480,10 @@ def save_xlsa17(
 
     Notes
     -----
+    Row numbers and labels are written as unsigned integers, the smallest type
+    that holds them, and tables as double, as in the published files: public code
+    takes what :func:`scipy.io.loadmat` gives it as an index.
+
     All is checked before anything is written. Each file is written under
     another name, synced and renamed, so that a killed run leaves no half file;
     the two renames come last, one right after the other.
@@ -529,6 +561,9 @@ def save_xlsa17(
         rows["train"] = _rows_from_zero(train, "train")
     if val is not None:
         rows["val"] = _rows_from_zero(val, "val")
+    n_seen = len(np.unique(labels[rows["trainval"]]))
+    if train is None and val is None and val_classes is not None and n_seen > 1:
+        rows |= class_halves(labels, rows["trainval"], val_classes, random_state)
     problem = tuning_problem(
         rows.get("train"), rows.get("val"), rows["trainval"], labels
     )
@@ -546,10 +581,10 @@ def save_xlsa17(
     if attribute_names is not None:
         tables["attribute_names"] = _cells(attribute_names)
     for key, values in rows.items():
-        tables[f"{key}_loc"] = (values + 1.0)[:, np.newaxis]
+        tables[f"{key}_loc"] = _from_one(values)
     samples = {
         "features": X.T if X.dtype == np.float64 else X.T.astype(np.float32),
-        "labels": (labels + 1.0)[:, np.newaxis],
+        "labels": _from_one(labels),
     }
     if image_files is not None:
         samples["image_files"] = _cells(image_files)

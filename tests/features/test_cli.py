@@ -284,14 +284,26 @@ def test_export_and_import(run, tiny_cache, tmp_path):
     assert code == 1 and "no splits; name the test classes (--unseen FILE)" in err
     code, text, err = run("export", tiny_cache, "--xlsa17", folder, "--unseen", unseen)
     assert (code, err) == (0, "")
-    assert text == f"Wrote res101.mat and att_splits.mat to {folder}.\n"
+    assert text.splitlines() == [
+        f"Wrote res101.mat and att_splits.mat to {folder}.",
+        "trainval     12 images of 2 classes",
+        "train        6 images of 1 classes",
+        "val          6 images of 1 classes",
+        "test_seen    3 images of 2 classes",
+        "test_unseen  7 images of 1 classes",
+        "Made test_seen of a share of 0.2 of the images of each seen class "
+        "(--test-seen), seed 0.",
+        "Made train and val, without a common class, of trainval (--val-classes 0.2), "
+        "seed 0.",
+    ]
     data = load_xlsa17(folder.parent, "TINY")
     with FeatureCache(tiny_cache) as cache:
         assert np.array_equal(data.X, cache.X)
         assert data.y.tolist() == cache.y.tolist()
         is_unseen = cache.y == "class1"
         assert np.array_equal(data.test_unseen, np.flatnonzero(is_unseen))
-        assert np.array_equal(data.trainval, np.flatnonzero(~is_unseen))
+        seen = np.sort(np.concatenate([data.trainval, data.test_seen]))
+        assert np.array_equal(seen, np.flatnonzero(~is_unseen))
         back = tmp_path / "back.h5"
         code, text, _ = run("import", folder / "res101.mat", "--out", back)
         assert code == 0 and "back.h5" in text
@@ -304,7 +316,10 @@ def test_export_and_import(run, tiny_cache, tmp_path):
     # With its splits the cache goes back without being told of them.
     assert run("export", back, "--xlsa17", folder.parent / "AGAIN")[0] == 0
     again = load_xlsa17(folder.parent, "AGAIN")
-    assert np.array_equal(again.test_unseen, data.test_unseen)
+    for split in ("trainval", "train", "val", "test_seen", "test_unseen"):
+        assert np.array_equal(again[split], data[split]), split
+    code, _, err = run("export", back, "--xlsa17", folder.parent / "AGAIN")
+    assert code == 1 and "res101.mat exists. Name another folder" in err
     code, _, err = run("import", folder / "res101.mat", "--out", back)
     assert code == 1 and "back.h5" in err
 
