@@ -30,7 +30,7 @@ array-api: $(VENV)/.test
 
 doctest: $(VENV)/.test
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob="*.rst" \
-		rezsl_sk features docs/start.rst
+		rezsl_sk features docs/start.rst docs/guide/xlsa17_files.rst
 
 # The pages, with the gallery run anew; warnings are errors. No network is needed
 # once everything is installed. Look at docs/_build/html/index.html.

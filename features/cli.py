@@ -445,9 +445,7 @@ def _export(args):
             # Public code takes the columns of the table for the classes of the rows.
             used = np.isin(names, y)
             if not used.all():
-                notes.append(
-                    f"Left out, for they have no image: {', '.join(names[~used])}."
-                )
+                notes.append(f"Left out, for lack of images: {_some(names[~used])}.")
             unseen = _read_classes(args.unseen, names, args.cache)
             names, table = names[used], table[used]
             splits = zero_shot_split(
@@ -495,10 +493,15 @@ def _export(args):
     if untested:
         notes.append(
             f"No row in test_seen, which public code for seen and unseen classes "
-            f"together may trip over: {', '.join(untested)}."
+            f"together may trip over: {_some(untested)}."
         )
     for note in notes:
         print(note)
+
+
+def _some(names):
+    """The first five names, and how many there are."""
+    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")
 
 
 def _read_classes(path, classes, cache):
