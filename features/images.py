@@ -1,56 +1,48 @@
-"""Which images there are, and how one is read: by what it shows, not how it is stored.
+"""Which images there are: in folders, in tables, in the order of another list.
 
 Nothing here knows a network. `find_images` makes the list that everything else goes
-by; `read_image` turns a file into 8-bit RGB, or says in one sentence why it cannot.
+by. It leaves out what is no image, and says so; nothing goes in silence.
 """
 
 from __future__ import annotations
 
-import csv
+import bisect
 import hashlib
 import os
-import stat
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .delimited import is_utf8, read_rows
+from .reading import (
+    PLUGINS,
+    ImageError,
+    has_image_suffix,
+    is_image_file,
+    read_image,
+)
 
 __all__ = [
     "ImageError",
     "ImageList",
     "find_images",
+    "find_repeated",
     "order_from_xlsa17",
     "order_like",
     "read_image",
 ]
 
-# Side ratio above which the usual "resize the shorter side, crop the middle" would
-# blow a small file up to gigabytes: 1 x 60000 pixels become 256 x 15 million.
-MAX_SIDE_RATIO = 50
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-_JUNK = {"thumbs.db", "desktop.ini"}
-
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-class ImageError(ValueError):
-    """An image, or a whole collection of images, cannot be used.
-
-    Examples
-    --------
-    >>> from rezsl_features.images import ImageError, read_image
-    >>> try:
-    ...     read_image("/nowhere/cat.jpg")
-    ... except ImageError as error:
-    ...     print(error)
-    No such file or directory
-    """
+# What systems and programs leave behind, beside names that start with a dot. The last
+# two hold thumbnails, which would be images.
+_JUNK = {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
+_JUNK |= {"__macosx", "@eadir"}
+_ARCHIVES = {".tar", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+_SPLITS |= {"trainval", "test_seen", "test_unseen"}
+_LABEL_COLUMNS = ("label", "labels", "class", "classes", "class_name", "classname")
 
 
 @dataclass
@@ -70,6 +62,10 @@ class ImageList:
         Named subsets as positions in this list.
     class_attributes : (list of str, ndarray of shape (C, a)) or None, default=None
         A table of attributes that came with the list.
+    notes : list of str, default=[]
+        Sentences on how the images were found, for whoever asked for them.
+    left_out : dict of str to (int, str), default={}
+        Files that are no images: by suffix, how many, and the first of them.
 
     Examples
     --------
@@ -84,6 +80,8 @@ class ImageList:
     labels: list[str] | None = None
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     class_attributes: tuple[list[str], np.ndarray] | None = None
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,60 +103,99 @@ class ImageList:
             digest.update(b"\n")
         return digest.hexdigest()
 
+    def left_out_summary(self) -> str:
+        """Files that were left out, by suffix, with what would help.
+
+        Returns
+        -------
+        str
+            Empty if there are none.
+
+        Examples
+        --------
+        >>> from rezsl_features.images import ImageList
+        >>> images = ImageList([], [], left_out={".txt": (2, "cat/readme.txt")})
+        >>> images.left_out_summary()
+        "2 x .txt (such as 'cat/readme.txt')"
+        """
+        parts = []
+        for suffix, (count, example) in sorted(self.left_out.items()):
+            hint = ""
+            if suffix in PLUGINS:
+                hint = f"; `pip install {PLUGINS[suffix]}` to read them"
+            elif suffix in _ARCHIVES:
+                hint = "; unpack them if they hold images"
+            parts.append(f"{count} x {suffix} (such as {example!r}{hint})")
+        return ", ".join(parts)
+
 
 def find_images(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | ImageList,
     labels: Sequence[str] | np.ndarray | None = None,
+    *,
+    root: str | os.PathLike[str] | None = None,
 ) -> ImageList:
     """List the images of a folder, of a table, or of a plain list of files.
 
     Parameters
     ----------
     source : str, path-like, sequence of path-like, or ImageList
-        A folder of class folders (every file below a class folder is taken to be an
-        image of that class), a folder of files (no classes), a CSV or Parquet file
-        with a column ``path`` and perhaps ``label`` (relative paths start at the
-        file's folder), a sequence of files, or a finished list.
+        A folder, a table, a sequence of files, or a finished list.
+
+        A folder may hold class folders (every image below a class folder is of that
+        class); folders of splits, such as ``train`` and ``val``, with class folders
+        in them; the numbered folders of img2dataset (no classes); or files (no
+        classes).
+
+        A table is a CSV, TSV or Parquet file with a column ``path`` and perhaps
+        ``label`` (or ``class``); relative paths start at the table's folder.
     labels : sequence of str of length n, or None, default=None
         Classes, for a sequence of files.
+    root : str, path-like or None, default=None
+        The folder where relative paths of a table or a sequence start instead.
 
     Returns
     -------
     ImageList
-        In the order of the table or sequence; folders in the order of names. Hidden
-        files are left out; a file that is no image is not: it will be listed as
-        failed.
+        In the order of the table or sequence; folders in the order of names. A file of
+        a folder is an image if it has the suffix of a format that can be read (see
+        `rezsl_features.reading.image_formats`) or begins like one; others are
+        counted in ``left_out``. Hidden files and those of the system are skipped. A
+        broken image is listed; it will fail.
 
     Raises
     ------
     ImageError
         If there is no image, a folder cannot be read, class folders and images lie
-        side by side, two class folders have the same name to the eye, or a table
-        has not the columns.
+        side by side, two classes have the same name to the eye, folders of splits
+        do not all hold class folders, or a table has not the columns, or a row
+        of another length.
 
     Examples
     --------
     >>> import pathlib, tempfile
     >>> from rezsl_features.images import find_images
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("dog/2.jpg", "cat/1.jpg"):
+    ...     for name in ("dog/2.jpg", "cat/1.jpg", "cat/notes.txt"):
     ...         path = pathlib.Path(folder, name)
-    ...         path.parent.mkdir()
+    ...         path.parent.mkdir(exist_ok=True)
     ...         path.touch()
     ...     images = find_images(folder)
     >>> images.names, images.labels
     (['cat/1.jpg', 'dog/2.jpg'], ['cat', 'dog'])
+    >>> images.left_out_summary()
+    "1 x .txt (such as 'cat/notes.txt')"
     """
     if isinstance(source, ImageList):
-        return source
-    if not isinstance(source, (str, os.PathLike)):
-        files = [os.fspath(file) for file in source]
-        found = ImageList(list(files), files)
+        found = source
+    elif not isinstance(source, (str, os.PathLike)):
+        names = [os.fspath(file) for file in source]
+        found = ImageList(names, [os.path.join(root or "", name) for name in names])
         if labels is not None:
             found.labels = [str(label) for label in labels]
-            if len(found.labels) != len(files):
+            if len(found.labels) != len(names):
                 raise ImageError(
-                    f"{len(found.labels)} labels were given for {len(files)} images; "
+                    f"{len(found.labels)} labels were given for {len(names)} images; "
                     f"give one for each."
                 )
     else:
@@ -167,24 +204,37 @@ def find_images(
                 "labels belong to a sequence of files; those of a folder or a table "
                 "are found there. Leave them out."
             )
-        root = Path(source)
-        if root.is_dir():
-            found = _from_folder(root)
-        elif not root.exists():
-            raise ImageError(f"{root} does not exist; give a folder or a table.")
-        elif root.suffix.lower() in (".csv", ".parquet"):
-            found = _from_table(root)
+        path = Path(source)
+        if path.is_dir():
+            if root is not None:
+                raise ImageError(
+                    f"{path} is a folder, and root ({root}) is where the paths of a "
+                    f"table start; give a table, or leave out root."
+                )
+            found = _from_folder(path)
+        elif not path.exists():
+            raise ImageError(f"{path} does not exist; give a folder or a table.")
+        elif path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+            found = _from_table(path, path.parent if root is None else root)
         else:
             raise ImageError(
-                f"{root} is neither a folder nor a .csv or .parquet file; give one of "
-                f"these."
+                f"{path} is neither a folder nor a .csv, .tsv or .parquet file; give "
+                f"one of these."
             )
     if len(found) == 0:
-        raise ImageError(f"There is no image in {source!s}; nothing can be extracted.")
+        left_out = found.left_out_summary()
+        raise ImageError(
+            f"There is no image in {source!s}; nothing can be extracted."
+            + (f" Left out were {left_out}." if left_out else "")
+        )
     return found
 
 
+# -- folders ------------------------------------------------------------------------
+
+
 def _from_folder(root):
+    found = ImageList([], [])
     folders, loose = [], []
     try:
         with os.scandir(root) as entries:
@@ -195,32 +245,158 @@ def _from_folder(root):
         raise ImageError(
             f"The folder {root} cannot be read: {error.strerror}."
         ) from error
-    inside = {name: _walk(root / name) for name in sorted(folders)}
+    by_content = []
+    inside = {
+        name: _images_among(_walk(root / name), root, f"{name}/", found, by_content)
+        for name in sorted(folders)
+    }
     inside = {name: files for name, files in inside.items() if files}
-    if not inside:
-        names = sorted(loose)
-        return ImageList(names, [os.path.join(root, name) for name in names])
-    beside = sorted(n for n in loose if Path(n).suffix.lower() in _SUFFIXES)
-    if beside:
-        raise ImageError(
-            f"{root} holds class folders and, beside them, {len(beside)} images such "
-            f"as {beside[0]!r}; move those into a class folder or elsewhere."
+    loose = _images_among(sorted(loose), root, "", found, by_content)
+    if by_content:
+        found.notes.append(
+            f"{len(by_content)} files without the suffix of an image were taken for "
+            f"images by their first bytes, such as {by_content[0]!r}."
         )
+    if inside and loose:
+        raise ImageError(
+            f"{root} holds class folders and, beside them, {len(loose)} images such "
+            f"as {loose[0]!r}; move those into a class folder or elsewhere."
+        )
+    splits = _splits_of(root, inside)
+    if not inside:
+        found.names = loose
+    elif splits is not None:
+        _take_splits(root, inside, splits, found)
+    elif _is_img2dataset(inside):
+        found.names = [f"{name}/{file}" for name in inside for file in inside[name]]
+        found.notes.append(
+            f"The folders of {root}, such as {next(iter(inside))!r}, are numbered as "
+            f"img2dataset does; they are no classes. To give classes, make a table "
+            f"with the columns path and label."
+        )
+    else:
+        _take_classes(root, inside, found)
+    found.files = [os.path.join(root, name) for name in found.names]
+    return found
+
+
+def _images_among(files, root, prefix, found, by_content):
+    """Those of the files that are images; the others are counted as left out."""
+    images = []
+    for file in files:
+        name = prefix + file
+        if not is_image_file(os.path.join(root, name)):
+            suffix = os.path.splitext(file)[1].lower() or "no suffix"
+            count, first = found.left_out.get(suffix, (0, name))
+            found.left_out[suffix] = (count + 1, first)
+            continue
+        images.append(file)
+        if not has_image_suffix(file):
+            by_content.append(name)
+    return images
+
+
+def _take_classes(root, inside, found):
+    _check_names_of_classes(inside, f"The class folders {{}} and {{}} in {root}")
+    found.labels = []
+    for name, files in inside.items():
+        found.names += [f"{name}/{file}" for file in files]
+        found.labels += [name.strip()] * len(files)
+    deep = [name for name in found.names if name.count("/") > 1]
+    if not deep:
+        return
+    first, below, *_ = deep[0].split("/")
+    if len(inside) == 1:
+        found.notes.append(
+            f"All images lie in the one folder {first!r}, which is therefore their "
+            f"class. If the folders in it, such as {below!r}, are the classes, give "
+            f"{root / first} instead."
+        )
+    else:
+        found.notes.append(
+            f"{len(deep)} images lie in folders below their class folder, such as "
+            f"{deep[0]!r}; they count for that class."
+        )
+
+
+def _splits_of(root, inside):
+    """Names of folders that are splits rather than classes, or None."""
+    splits = [name for name in inside if name.lower() in _SPLITS]
+    others = [name for name in inside if name.lower() not in _SPLITS]
+    if not splits or (others and len(splits) == 1):
+        return None  # a train is something to see, too
+    if others:
+        raise ImageError(
+            f"{root} holds {splits[0]!r} and {splits[1]!r}, which are names of splits, "
+            f"and {others[0]!r}, which is none. Move either elsewhere; if all are "
+            f"classes, give a table with the columns path and label."
+        )
+    return splits
+
+
+def _take_splits(root, inside, splits, found):
+    """Images of folders such as train and val: classes one floor below, if any."""
+    nested = {name: [f for f in inside[name] if "/" in f] for name in splits}
+    some = [name for name in splits if nested[name]]
+    for name in splits if some else ():
+        flat = [file for file in inside[name] if "/" not in file]
+        if flat:
+            raise ImageError(
+                f"{root} holds the splits {', '.join(map(repr, splits))}. Images of "
+                f"{some[0]!r} lie in class folders such as "
+                f"{nested[some[0]][0].split('/')[0]!r}, but {len(flat)} images such as "
+                f"{f'{name}/{flat[0]}'!r} do not, so their class is unknown. Move them "
+                f"into class folders, give {root / some[0]} alone, or give a table "
+                f"with the columns path and label."
+            )
+    labels = []
+    for name in splits:
+        start = len(found.names)
+        found.names += [f"{name}/{file}" for file in inside[name]]
+        labels += [file.split("/")[0] for file in inside[name]]
+        found.splits[name] = np.arange(start, len(found.names))
+    what = ", ".join(f"{name} ({len(inside[name])} images)" for name in splits)
+    if some:
+        _check_names_of_classes(
+            dict.fromkeys(labels), f"The class folders {{}} and {{}} in {root}"
+        )
+        found.labels = [label.strip() for label in labels]
+        found.notes.append(
+            f"The folders {what} were taken for splits, and the folders in them for "
+            f"{len(set(labels))} classes; the splits are kept."
+        )
+    else:
+        found.notes.append(
+            f"The folders {what} were taken for splits of images without classes. If "
+            f"they are classes, give a table with the columns path and label."
+        )
+
+
+def _is_img2dataset(inside):
+    """Whether folders are 00000, 00001, ... and files 000000012.jpg and so on."""
+    return all(
+        len(name) >= 5
+        and name.isdecimal()
+        and all(
+            (stem := file.rsplit(".", 1)[0]).isdecimal() and stem.startswith(name)
+            for file in files
+        )
+        for name, files in inside.items()
+    )
+
+
+def _check_names_of_classes(names, what):
+    """Refuse classes that are two to the computer and one to the eye."""
     seen = {}
-    for name in inside:
-        # An accent is one letter or two by the system the folder was made on.
+    for name in names:
+        # An accent is one letter or two by the system the name was written on.
         key = unicodedata.normalize("NFC", name).strip()
         if key in seen:
             raise ImageError(
-                f"The class folders {seen[key]!r} and {name!r} in {root} have the "
-                f"same name but for invisible differences; rename or merge them."
+                f"{what.format(repr(seen[key]), repr(name))} have the same name but "
+                f"for invisible differences; rename or merge them."
             )
         seen[key] = name
-    names, labels = [], []
-    for label, files in inside.items():
-        names += [f"{label}/{file}" for file in files]
-        labels += [label] * len(files)
-    return ImageList(names, [os.path.join(root, name) for name in names], labels)
 
 
 def _walk(folder):
@@ -250,46 +426,158 @@ def _is_hidden(name):
     return name.startswith(".") or name.lower() in _JUNK
 
 
-def _from_table(path):
-    if path.suffix.lower() == ".csv":
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ImageError(f"{path} is no CSV file in UTF-8: {error}.") from error
-        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
+# -- tables -------------------------------------------------------------------------
+
+
+def _from_table(path, root):
+    if path.suffix.lower() == ".parquet":
+        header, columns = _read_parquet(path)
+        places = [f"row {i + 1}" for i in range(len(columns[0]) if columns else 0)]
     else:
         try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError as error:
-            raise ImageError(
-                f"Reading {path} needs pyarrow; `pip install pyarrow`, or give the "
-                f"list as CSV."
-            ) from error
-        try:
-            columns = parquet.read_table(path).to_pydict()
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise ImageError(f"{path} is no Parquet file: {error}.") from error
-    if "path" not in columns:
+            rows = read_rows(path, foreign_bytes=True)
+        except ValueError as error:
+            raise ImageError(str(error)) from error
+        header, cells = rows.cells[0], rows.cells[1:]
+        columns = list(zip(*cells, strict=True)) if cells else [()] * len(header)
+        places = [f"line {line}" for line in rows.lines[1:]]
+    found = ImageList([], [])
+    keys = [name.strip().lower() for name in header]
+    if keys.count("path") != 1:
         raise ImageError(
-            f"{path} has the columns {list(columns)}; it needs one named `path`, and "
-            f"may have one named `label`."
+            f"{path} has the columns {header}; it needs one named `path`, and may have "
+            f"one named `label`."
         )
-    names, labels = columns["path"], columns.get("label")
+    names = columns[keys.index("path")]
+    label_columns = [i for i, key in enumerate(keys) if key in _LABEL_COLUMNS]
+    if len(label_columns) > 1:
+        heads = ", ".join(repr(header[i]) for i in label_columns)
+        raise ImageError(
+            f"{path} has the columns {heads}, each of which may hold the classes; "
+            f"leave one."
+        )
+    labels = columns[label_columns[0]] if label_columns else None
     for column in (names, labels or []):
-        for row, text in enumerate(column):
-            if text is None or str(text) == "":
+        for place, text in zip(places, column, strict=False):
+            if text is None or not str(text).strip():
                 raise ImageError(
-                    f"{path} has an empty entry in its row {row + 1}; every image "
-                    f"needs its path, and a label if others have one."
+                    f"{path} has an empty entry in {place}; every image needs its "
+                    f"path, and a label if others have one."
                 )
-    names = [str(name) for name in names]
-    return ImageList(
-        names,
-        [os.path.join(path.parent, name) for name in names],
-        None if labels is None else [str(label) for label in labels],
+    found.names = [str(name) for name in names]
+    found.files = [os.path.join(root, name) for name in found.names]
+    for place, name, file in zip(places, found.names, found.files, strict=True):
+        # Names of files may be any bytes; a table in Latin-1 may not.
+        if not is_utf8(name) and not os.path.lexists(file):
+            raise _no_utf8(path, place)
+    if labels is not None:
+        found.labels = [str(label).strip() for label in labels]
+        for place, label in zip(places, found.labels, strict=True):
+            if not is_utf8(label):
+                raise _no_utf8(path, place)
+        _check_names_of_classes(
+            dict.fromkeys(found.labels), f"The classes {{}} and {{}} of {path}"
+        )
+        if header[label_columns[0]] != "label":
+            found.notes.append(
+                f"The classes were read from the column {header[label_columns[0]]!r}."
+            )
+        blanks = sum(str(a) != b for a, b in zip(labels, found.labels, strict=True))
+        if blanks:
+            found.notes.append(
+                f"{blanks} labels have blanks around them, which were cut off."
+            )
+    others = [
+        name
+        for i, name in enumerate(header)
+        if keys[i] != "path" and i not in label_columns
+    ]
+    if others:
+        found.notes.append(
+            f"Columns that were not used: {', '.join(map(repr, others))}."
+        )
+    return found
+
+
+def _no_utf8(path, place):
+    return ImageError(
+        f"{path} is no text in UTF-8 ({place} is not); save it in the encoding UTF-8."
     )
+
+
+def _read_parquet(path):
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImageError(
+            f"Reading {path} needs pyarrow; `pip install pyarrow`, or give the "
+            f"list as CSV."
+        ) from error
+    try:
+        table = parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ImageError(f"{path} is no Parquet file: {error}.") from error
+    return table.column_names, [column.to_pylist() for column in table.columns]
+
+
+def find_repeated(images: ImageList) -> list[list[int]]:
+    """Find images that are there more than once, by their content.
+
+    Parameters
+    ----------
+    images : ImageList
+        The images. Files of one size are compared by their ends, and read in full
+        where these agree.
+
+    Returns
+    -------
+    list of list of int
+        The positions of each image that is there more than once.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from rezsl_features.images import find_images, find_repeated
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, content in (("a.jpg", "x"), ("b.jpg", "y"), ("c.jpg", "x")):
+    ...         _ = pathlib.Path(folder, name).write_text(content)
+    ...     find_repeated(find_images(folder))
+    [[0, 2]]
+    """
+    groups = [range(len(images))]
+    for key in (_size_of, _ends_of, _hash_of):
+        finer = []
+        for group in groups:
+            parts = {}
+            for i in group:
+                try:
+                    parts.setdefault(key(images.files[i]), []).append(i)
+                except OSError:
+                    continue  # it will fail, with its reason
+            finer += [part for part in parts.values() if len(part) > 1]
+        groups = finer
+    return sorted(groups)
+
+
+def _size_of(file):
+    # Empty files are all alike and no images.
+    return os.stat(file).st_size or file
+
+
+def _ends_of(file):
+    with open(file, "rb") as opened:
+        start = opened.read(4096)
+        opened.seek(-min(4096, opened.seek(0, os.SEEK_END)), os.SEEK_END)
+        return hashlib.blake2b(start + opened.read()).digest()
+
+
+def _hash_of(file):
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "blake2b").digest()
+
+
+# -- the order of another list ------------------------------------------------------
 
 
 def order_like(
@@ -298,8 +586,8 @@ def order_like(
     """Bring images into the order of another list, matched by the end of the path.
 
     Lists such as ``image_files`` of the xlsa17 benchmark hold absolute paths of a
-    machine long gone. What agrees with a file here in its last parts, and with no
-    other file in as many, is that file.
+    machine long gone. An entry and an image belong together if the longest end that
+    their paths share is the end of no other entry and of no other image.
 
     Parameters
     ----------
@@ -315,12 +603,14 @@ def order_like(
     ImageList
         Of length m. An image that is not there keeps its place, under a file name
         that cannot be read, so that it will be listed as failed and no other row
-        moves.
+        moves. Folders that both lists name are the same folder: of ``cat/1.jpg`` and
+        ``dog/1.jpg`` neither stands for the other where both lists have a ``cat``.
 
     Raises
     ------
     ImageError
-        If not one image is found, or one matches several files equally well.
+        If not one image is found, an entry stands in the list twice, or an entry or
+        an image may belong to several.
 
     Examples
     --------
@@ -329,48 +619,142 @@ def order_like(
     >>> order_like(here, ["/old/disk/dog/1.jpg", "/old/disk/cat/1.jpg"], "x").names
     ['dog/1.jpg', 'cat/1.jpg']
     """
-    by_name = {}
-    for i, name in enumerate(images.files):
-        parts = PurePosixPath(name.replace(os.sep, "/")).parts
-        by_name.setdefault(parts[-1], []).append((i, parts))
-    chosen, missing = [], 0
-    for wanted in image_files:
-        parts = PurePosixPath(str(wanted).replace("\\", "/")).parts
-        scores = [
-            (_common_end(parts, candidate), i)
-            for i, candidate in by_name.get(parts[-1] if parts else "", [])
-        ]
-        best = max(scores, default=(0, None))
-        rivals = [i for score, i in scores if score == best[0]]
-        if len(rivals) > 1:
+    wanted = [str(entry) for entry in image_files]
+    if not wanted:
+        raise ImageError(f"{source} lists no images.")
+    entries, there = _Ends(wanted), _Ends(images.files)
+    shared = [there.longest(parts) for parts in entries.parts]
+    chosen, by_name_alone = [None] * len(wanted), []
+    for i, (parts, length) in enumerate(zip(entries.parts, shared, strict=True)):
+        end = parts[:length]
+        candidates = there.with_end(end) if length else []
+        if len(candidates) != 1 or len(entries.with_end(end)) != 1:
+            continue
+        at = candidates[0]
+        if there.are_at_odds(entries, there.parts[at], parts, length):
+            continue
+        chosen[i] = at
+        if length == 1 and images.names[at].count("/"):
+            by_name_alone.append((i, at))
+    taken = {at for at in chosen if at is not None}
+    for i, (parts, length) in enumerate(zip(entries.parts, shared, strict=True)):
+        if chosen[i] is not None or not length:
+            continue
+        twins = entries.with_end(parts)
+        if len(twins) > 1 and entries.parts[twins[0]] == entries.parts[twins[1]]:
             raise ImageError(
-                f"{wanted!r} of {source} could be {images.files[rivals[0]]!r} or "
-                f"{images.files[rivals[1]]!r}; give a folder that holds only one."
+                f"{source} lists {wanted[i]!r} twice, in its rows {twins[0] + 1} and "
+                f"{twins[1] + 1}; one picture cannot serve two rows."
             )
-        missing += best[1] is None
-        chosen.append(best[1])
+        candidates = [
+            at
+            for at in there.with_end(parts[:length])
+            if at not in taken
+            and not there.are_at_odds(entries, there.parts[at], parts, length)
+        ]
+        rivals = [
+            wanted[j]
+            for j in entries.with_end(parts[:length])
+            if j != i and chosen[j] is None
+        ]
+        if len(candidates) > 1 or (candidates and rivals):
+            raise ImageError(
+                f"{wanted[i]!r} of {source} could be "
+                f"{_either([images.files[at] for at in candidates])}"
+                + (f", and so could {_either(rivals)}" if rivals else "")
+                + "; give a folder in which each path has an end of its own."
+            )
+    missing = chosen.count(None)
     if missing == len(chosen):
         raise ImageError(
             f"None of the {missing} images of {source} is among the {len(images)} "
-            f"given, the first being {str(image_files[0])!r}; give the folder that "
-            f"holds them."
-            if chosen
-            else f"{source} lists no images."
+            f"given, the first being {wanted[0]!r}; give the folder that holds them."
         )
-    return ImageList(
+    ordered = ImageList(
         [
-            str(wanted) if i is None else images.names[i]
-            for i, wanted in zip(chosen, image_files, strict=True)
+            e if i is None else images.names[i]
+            for i, e in zip(chosen, wanted, strict=True)
         ],
         [
-            str(wanted) if i is None else images.files[i]
-            for i, wanted in zip(chosen, image_files, strict=True)
+            e if i is None else images.files[i]
+            for i, e in zip(chosen, wanted, strict=True)
         ],
         # A class folder's name stands for images that are there only.
         None
         if images.labels is None or missing
         else [images.labels[i] for i in chosen],
+        notes=list(images.notes),
+        left_out=dict(images.left_out),
     )
+    if by_name_alone:
+        i, at = by_name_alone[0]
+        ordered.notes.append(
+            f"{len(by_name_alone)} images were matched by their file name alone, such "
+            f"as {images.names[at]!r} for {wanted[i]!r}."
+        )
+    unused = len(images) - len(taken)
+    if missing or unused:
+        ordered.notes.append(
+            f"Of the {len(wanted)} images of {source} {missing} are not there; of the "
+            f"{len(images)} there {unused} are not in it."
+        )
+    return ordered
+
+
+def _either(names):
+    return " or ".join(map(repr, names[:5])) + (" or others" if len(names) > 5 else "")
+
+
+class _Ends:
+    """Paths as their parts from the end, sorted, so that those of one end adjoin."""
+
+    def __init__(self, paths):
+        self.parts = [_from_the_end(path) for path in paths]
+        self.order = sorted(range(len(paths)), key=self.parts.__getitem__)
+        self.sorted = [self.parts[i] for i in self.order]
+        self.folders = {}
+        for parts in self.parts:
+            for depth, folder in enumerate(parts[1:], 1):
+                self.folders.setdefault(depth, set()).add(folder)
+
+    def longest(self, parts):
+        """Number of parts in the longest end of `parts` that is also an end here."""
+        at = bisect.bisect_left(self.sorted, parts)
+        return max(
+            (_common(parts, near) for near in self.sorted[max(0, at - 1) : at + 1]),
+            default=0,
+        )
+
+    def with_end(self, end):
+        """Positions of the paths that end so."""
+        length = len(end)
+        first = bisect.bisect_left(self.sorted, end)
+        last = bisect.bisect_right(self.sorted, end, key=lambda parts: parts[:length])
+        return self.order[first:last]
+
+    def are_at_odds(self, entries, here, wanted, length):
+        """Whether the folders before a common end contradict each other."""
+        if len(here) <= length or len(wanted) <= length:
+            return False
+        return (
+            here[length] in entries.folders[length]
+            or wanted[length] in self.folders[length]
+        )
+
+
+def _from_the_end(path):
+    # An accent is one letter or two by the system a path was written on.
+    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
+    return tuple(part for part in reversed(PurePosixPath(path).parts) if part != "/")
+
+
+def _common(a, b):
+    count = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        count += 1
+    return count
 
 
 def order_from_xlsa17(images: ImageList, mat: str | os.PathLike[str]) -> ImageList:
@@ -429,110 +813,3 @@ def order_from_xlsa17(images: ImageList, mat: str | os.PathLike[str]) -> ImageLi
     }
     ordered.class_attributes = (data.class_names, data.attributes)
     return ordered
-
-
-def _common_end(a, b):
-    count = 0
-    for x, y in zip(reversed(a), reversed(b), strict=False):
-        if x != y:
-            break
-        count += 1
-    return count
-
-
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read one image as 8-bit RGB, upright, whatever way it is stored.
-
-    Transparent parts become white, 16-bit grey is scaled to 8 bits, an animation
-    gives its first frame, and the orientation in the EXIF data is applied.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    PIL.Image.Image
-        In mode RGB.
-
-    Raises
-    ------
-    ImageError
-        If the file cannot be read or decoded, is cut short, has more than
-        ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, sides in a ratio above 50, or pixels
-        whose range is unknown (32-bit integers, floats).
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from PIL import Image
-    >>> from rezsl_features.images import read_image
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "clear.png")
-    ...     Image.new("RGBA", (8, 4)).save(path)
-    ...     image = read_image(path)
-    >>> image.mode, image.size, image.getpixel((0, 0))
-    ('RGB', (8, 4), (255, 255, 255))
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError("no regular file")  # a pipe would wait for ever
-        with warnings.catch_warnings():
-            # Broken EXIF blocks and the like; what matters is refused below.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                _check_size(image.size, Image.MAX_IMAGE_PIXELS)
-                return _to_rgb(image)
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        if os.path.getsize(path) == 0:
-            raise ImageError("the file is empty") from error
-        raise ImageError("no image format that Pillow knows") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"too many pixels: {error}") from error
-    except OSError as error:
-        raise ImageError(error.strerror or str(error)) from error
-    except Exception as error:
-        # Decoders meet broken files with whatever comes: SyntaxError, struct.error,
-        # IndexError, MemoryError. Each costs this one image.
-        raise ImageError(f"{type(error).__name__}: {error}") from error
-
-
-def _check_size(size, limit):
-    width, height = size
-    if limit is not None and width * height > limit:
-        raise ImageError(
-            f"{width} x {height} pixels are more than the {limit} that are read "
-            f"(PIL.Image.MAX_IMAGE_PIXELS)"
-        )
-    if max(size) > MAX_SIDE_RATIO * min(size):
-        raise ImageError(
-            f"{width} x {height} pixels have sides in a ratio above {MAX_SIDE_RATIO}"
-        )
-
-
-def _to_rgb(image):
-    from PIL import Image, ImageOps
-
-    stored_as = image.format  # a turned copy no longer knows
-    image.load()
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:
-        # A broken EXIF block says nothing about orientation; the pixels are sound.
-        pass
-    if image.mode.startswith("I;16") or (image.mode == "I" and stored_as == "PNG"):
-        # Pillow's own conversion clips at 255, which makes such images white.
-        grey = np.asarray(image).astype(np.uint32) // 257
-        return Image.fromarray(grey.astype(np.uint8), "L").convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of mode {image.mode} have no known range")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
