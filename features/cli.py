@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import importlib.util
 import os
 import platform
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from importlib import metadata
@@ -21,10 +21,12 @@ from pathlib import Path
 
 from rezsl_sk.feature_cache import FeatureCache
 
+from .attributes import read_attributes
 from .backbones import PACKAGED, POOLS, BackboneError
 from .delimited import read_lines
 from .extract import AMPS, ENGINES, ExtractionError, extract_features, verify_features
-from .images import find_images, order_from_xlsa17
+from .images import find_images, find_repeated, order_from_xlsa17
+from .reading import PLUGINS, image_formats
 from .terminal import say
 
 __all__ = ["main"]
@@ -123,9 +125,11 @@ def _parser():
     sub.set_defaults(run=_extract)
     sub.add_argument(
         "images",
-        help="a folder of class folders, a folder of files, or a .csv or .parquet "
-        "table with the columns path and (optional) label",
+        help="a folder of class folders (or of train and val with class folders in "
+        "them), a folder of files, or a .csv, .tsv or .parquet table with the columns "
+        "path and (optional) label",
     )
+    _add_root(sub)
     sub.add_argument("--out", required=True, help="the cache to write, e.g. cub.h5")
     _add_backbone(sub, required=True)
     sub.add_argument(
@@ -138,7 +142,7 @@ def _parser():
         "--attributes",
         metavar="CLASSES.csv",
         help="table of attributes to store beside the features: the classes in the "
-        "first column, one numeric column per attribute; other columns are left out",
+        "first column, one numeric column per attribute; columns of text are left out",
     )
     sub.add_argument("--batch-size", type=_auto_or(int), default="auto")
     sub.add_argument(
@@ -194,6 +198,7 @@ def _parser():
         metavar="IMAGES",
         help="compute a sample again from the images and compare",
     )
+    _add_root(sub)
     sub.add_argument("--sample", type=int, default=32, help="rows to compute again")
     _add_backbone(sub, required=False)
 
@@ -242,9 +247,25 @@ def _parser():
     )
     sub.add_argument("--seed", type=int, default=0, help="of what is made (default: 0)")
 
-    sub = commands.add_parser("doctor", help="say what this machine can do")
+    sub = commands.add_parser(
+        "doctor", help="say what this machine can do, and what a folder holds"
+    )
     sub.set_defaults(run=_doctor)
+    sub.add_argument(
+        "images",
+        nargs="?",
+        help="a folder or table, as for extract: say what would be read of it",
+    )
+    _add_root(sub)
     return parser
+
+
+def _add_root(sub):
+    sub.add_argument(
+        "--root",
+        metavar="DIR",
+        help="where the relative paths of a table start (default: in its folder)",
+    )
 
 
 def _add_backbone(sub, required):
@@ -269,47 +290,22 @@ def _add_backbone(sub, required):
     sub.add_argument("--image-size", type=int, metavar="N")
 
 
-def _read_attributes(path):
-    """Read a table of attributes without pandas: classes, matrix, names."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if len(rows) < 2:
-        raise ValueError(f"{path} has no line under its header.")
-    header, rows = rows[0], rows[1:]
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path} has {len(row)} fields in line {number} and {len(header)} in "
-                f"its header."
-            )
-    columns = [
-        (name, column)
-        for name, *column in zip(header[1:], *(row[1:] for row in rows), strict=True)
-        if _are_numbers(column)
-    ]
-    if not columns:
-        raise ValueError(f"{path} has no column of numbers beside its first column.")
-    matrix = [[float(column[i]) for _, column in columns] for i in range(len(rows))]
-    return ([row[0] for row in rows], matrix), [name for name, _ in columns]
-
-
-def _are_numbers(column):
-    try:
-        for value in column:
-            float(value)
-    except ValueError:
-        return False
-    return True
-
-
 def _extract(args):
-    images = find_images(args.images)
+    images = find_images(args.images, root=args.root)
     if args.order_from:
         images = order_from_xlsa17(images, args.order_from)
     table = names = None
-    if args.attributes:
-        table, names = _read_attributes(args.attributes)
     rank = int(os.environ.get("RANK", "0"))
+    if rank == 0:
+        _describe(images)
+    if args.attributes:
+        described = read_attributes(args.attributes)
+        table = (described.classes, described.matrix)
+        names = described.attribute_names
+        if rank == 0:
+            say(f"{args.attributes}: {described.summary()}.")
+            for note in described.notes:
+                say(f"{args.attributes}: {note}")
     start = time.perf_counter()
     cache = extract_features(
         images,
@@ -343,6 +339,7 @@ def _extract(args):
                 f"{args.out}: {len(cache)} of {n} images written in "
                 f"{time.perf_counter() - start:.0f} s, {len(failed)} skipped"
                 + (f" ({_reasons(failed)})" if failed else "")
+                + _left_out(images)
                 + "."
             )
     if len(failed) > args.max_failed * n:
@@ -354,6 +351,35 @@ def _extract(args):
             )
         return 3
     return 0
+
+
+def _describe(images):
+    """Say how images were found, what was left out, and which are there twice."""
+    for note in images.notes:
+        say(note)
+    if images.left_out:
+        say(f"Left out: {images.left_out_summary()}.")
+    repeated = find_repeated(images)
+    if not repeated:
+        return
+    pairs = [group[:2] for group in repeated]
+    text = f"{len(repeated)} images are there more than once"
+    if images.labels is not None:
+        label = images.labels.__getitem__
+        at_odds = [
+            next([group[0], i] for i in group if label(i) != label(group[0]))
+            for group in repeated
+            if len(set(map(label, group))) > 1
+        ]
+        text += f", {len(at_odds)} of them under several labels"
+        pairs = at_odds or pairs
+    first, second = (repr(images.names[i]) for i in pairs[0])
+    say(f"{text}: {first} and {second}{', for instance' if len(pairs) > 1 else ''}.")
+
+
+def _left_out(images):
+    counted = [f"{n} x {suffix}" for suffix, (n, _) in sorted(images.left_out.items())]
+    return f"; left out: {', '.join(counted)}" if counted else ""
 
 
 def _reasons(failed):
@@ -371,6 +397,11 @@ def _inspect(args):
             say(f"classes           {len(cache.classes)}, {used} of them with rows")
         if cache.class_attributes is not None:
             say(f"attributes        {cache.class_attributes.shape[1]}")
+            names = [] if cache.attribute_names is None else cache.attribute_names
+            for line in textwrap.wrap(
+                ", ".join(names), 86, break_on_hyphens=False, break_long_words=False
+            ):
+                say(f"  {line}")
         for name, rows in cache.splits.items():
             say(f"split             {name}: {len(rows)} rows")
         for key, value in cache.metadata.items():
@@ -395,7 +426,7 @@ def _verify(args):
             weights = args.weights or known.get("weights")
             difference = verify_features(
                 cache,
-                args.against,
+                find_images(args.against, root=args.root),
                 name,
                 n_samples=args.sample,
                 weights=None if weights == "timm" else weights,
@@ -559,6 +590,12 @@ def _doctor(args):
         found = version(package)
         ready &= found is not None or not needed
         line(package, found or f"missing: `pip install {package}` for {use}")
+    if version("Pillow"):
+        readable = [suffix for group in image_formats().values() for suffix in group]
+        for i, names in enumerate(textwrap.wrap(" ".join(sorted(readable)), 73)):
+            line("" if i else "images", names)
+        for suffix in sorted(PLUGINS.keys() - set(readable)):
+            line(suffix, f"not read: `pip install {PLUGINS[suffix]}`")
     for key, (package, _, model) in PACKAGED.items():
         if importlib.util.find_spec(package):
             line("weights", f"--backbone {model} --weights package:{key} is ready")
@@ -574,4 +611,9 @@ def _doctor(args):
         "rezsl-sk[extract]`. With a torch module of your own, extract_features "
         "needs Pillow alone."
     )
+    if args.images is not None:
+        images = find_images(args.images, root=args.root)
+        classes = "no" if images.labels is None else len(set(images.labels))
+        say(f"{args.images}: {len(images)} images, {classes} classes.")
+        _describe(images)
     return 0 if ready else 1

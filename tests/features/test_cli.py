@@ -64,7 +64,8 @@ def tiny_cache(make_images, tmp_path):
 @needs_timm
 def test_extract_inspect_verify(run, make_images, tmp_path):
     root, out = make_images(9), tmp_path / "out.h5"
-    (root / "class1" / "note.txt").write_text("not an image")
+    (root / "class1" / "note.png").write_text("not an image")
+    (root / "class1" / "note.txt").write_text("about the images")
     table = tmp_path / "classes.csv"
     table.write_text(
         "class,split,furry,legs\nclass2,seen,1,4\nclass0,seen,0,2\n"
@@ -73,11 +74,15 @@ def test_extract_inspect_verify(run, make_images, tmp_path):
     options = ["--attributes", table, "--workers", 0, "--max-failed", 0.1]
     code, text, err = run("extract", root, "--out", out, *SMALL, *options)
     assert (code, err) == (0, "")
-    assert "skipped class1/note.txt: no image format that Pillow knows" in text
+    assert "Left out: 1 x .txt (such as 'class1/note.txt').\n" in text
+    assert (
+        f"{table}: 2 attributes of 4 classes: furry, legs; left out: split.\n" in text
+    )
+    assert "skipped class1/note.png: no image format that is read here" in text
     last = text.splitlines()[-1]
     assert re.fullmatch(
         rf"{out}: 9 of 10 images written in \d+ s, 1 skipped "
-        r"\(1 x no image format that Pillow knows\)\.",
+        r"\(1 x no image format that is read here\); left out: 1 x \.txt\.",
         last,
     )
     with FeatureCache(out) as cache:
@@ -90,11 +95,11 @@ def test_extract_inspect_verify(run, make_images, tmp_path):
     for words in (
         r"features +9 x \d+, float32",
         "classes +4, 3 of them with rows",
-        "attributes +2",
+        "attributes +2\n  furry, legs\n",
         "backbone +test_resnet",
         "weights +random",
         "weights_sha256 +[0-9a-f]{64}",
-        "failed +1\n  class1/note.txt: no image format",
+        "failed +1\n  class1/note.png: no image format",
     ):
         assert re.search(words, text), words
 
@@ -208,7 +213,7 @@ def test_images_that_are_not_there(run, tmp_path):
     ("text", "words"),
     [
         ("class,furry\n", "no line under its header"),
-        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 in its header"),
+        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 in its first line"),
         ("class,split\ncat,seen\n", "no column of numbers"),
         ("class,furry\nclass0,1\n", "'class1'"),
         ("class,furry\nclass0,1\nclass0,0\nclass1,0\nclass2,0\n", "class0"),
@@ -362,7 +367,7 @@ def test_doctor(run, monkeypatch):
 
 def test_an_error_without_a_sentence_is_not_hidden(monkeypatch):
     """A mistake of ours shall show where it is."""
-    monkeypatch.setattr(cli, "find_images", lambda images: 1 / 0)
+    monkeypatch.setattr(cli, "find_images", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["extract", "x", "--out", "y", *SMALL])
 
