@@ -13,17 +13,9 @@ keeps the features of its neighbours equal to the bit.
 from __future__ import annotations
 
 import contextlib
-import copy
 import datetime
-import errno
-import hashlib
-import json
+import logging
 import os
-import platform
-import shutil
-import signal
-import sys
-import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -33,9 +25,19 @@ import h5py
 import numpy as np
 import torch
 
-from rezsl_sk._storage.hdf5 import WriterLock, new_hdf5, sync_folder
-from rezsl_sk.feature_cache import FeatureCache, check_classes, write_cache
+from rezsl_sk._storage.hdf5 import WriterLock
+from rezsl_sk.feature_cache import (
+    FORMAT,
+    CacheError,
+    FeatureCache,
+    check_classes,
+    write_cache,
+)
 
+from ._errors import ExtractionError
+from ._network import AMPS, ENGINES, Runner, device_kind, processor
+from ._reading import differs, read_batches
+from ._shards import FinishedRows, Shard, ShardFolder, tidy_reason
 from .backbones import Backbone, load_backbone
 from .images import ImageError, ImageList, find_images, read_image
 
@@ -46,26 +48,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ExtractionError", "extract_features", "verify_features"]
 
-ENGINES = ("torch", "channels-last", "onnx")
-AMPS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+log = logging.getLogger("rezsl_features")
+
 # Settings that an unfinished run has made once and a rerun takes over.
 _KEPT = ("batch_size", "shard_size", "threads", "device")
 _SHARD_IMAGES = 1024
 _SHARD_BYTES = 2**26
-
-
-class ExtractionError(RuntimeError):
-    """An extraction cannot start or go on; what is finished is kept.
-
-    Examples
-    --------
-    >>> from rezsl_features.extract import ExtractionError, extract_features
-    >>> try:
-    ...     extract_features("images", "resnet50", "x.h5", engine="steam")
-    ... except ExtractionError as error:
-    ...     print(error)
-    engine='steam' is unknown; give one of torch, channels-last, onnx.
-    """
+_CPU_BATCH_BYTES = 2**28
 
 
 def extract_features(
@@ -80,6 +69,7 @@ def extract_features(
     image_size: int | None = None,
     class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
     attribute_names: ArrayLike | None = None,
+    stored_attributes: Literal["keep", "replace", "remove"] = "keep",
     batch_size: int | Literal["auto"] = "auto",
     shard_size: int | Literal["auto"] = "auto",
     workers: int | Literal["auto"] = "auto",
@@ -97,6 +87,11 @@ def extract_features(
     Interrupted in any way, the same call goes on where it stopped, and ends in the
     same features to the bit: batch size, engine, precision, threads, device and
     library versions are recorded, and a rerun with others is refused.
+
+    A rerun computes again what has changed since: images whose content differs (by
+    size and time of modification and, where these differ, by the SHA-256), and
+    images that failed and can be read now. All other rows stay. An image that is not
+    there any more keeps its row. What is done is logged under ``rezsl_features``.
 
     Parameters
     ----------
@@ -120,6 +115,9 @@ def extract_features(
         The table of attributes, stored beside the features.
     attribute_names : sequence of str of length a, or None, default=None
         Names of the table's columns.
+    stored_attributes : {"keep", "replace", "remove"}, default="keep"
+        What becomes of a table that an earlier run has stored. "keep": it stays, and
+        another one is refused. A new table costs no new features.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" is 32 on a CPU; on a GPU 256, halved until
         it fits.
@@ -139,12 +137,13 @@ def extract_features(
     dtype : {"float32", "float16"}, default="float32"
         Type of the stored features.
     threads : int or "auto", default="auto"
-        CPU threads of the forward pass.
+        CPU threads of the forward pass; at most four for each core, or 64.
     on_error : {"skip", "stop"}, default="skip"
         Whether an image that cannot be read is listed in ``cache.failed``, or ends
         the extraction.
     restart : bool, default=False
         Whether to throw away what an earlier run left, and replace a finished cache.
+        Its table of attributes stays; a file that is no feature cache is refused.
     progress : bool, default=False
         Whether to show a progress bar (needs tqdm).
 
@@ -157,14 +156,16 @@ def extract_features(
     ------
     ExtractionError
         If a setting is unknown, a rerun differs from the run that it would go on
-        with, an image fails under ``on_error="stop"``, all images fail, or the
-        transform gives tensors of different shapes.
+        with, `out` is no name of a file or that of a file that is no cache, another
+        table of attributes is stored, an image fails under ``on_error="stop"``, all
+        images fail, or the transform gives tensors of different shapes.
     ImageError
         If there are no images, or their folder cannot be read.
     BackboneError
         If the network or its weights cannot be had.
     CacheError
-        If another process is writing `out`, or the disk is too full.
+        If another process is writing `out`, the disk is too full, or a finished
+        cache, of which rows would be taken over, is damaged.
     ValueError
         If labels and table of attributes do not fit together.
 
@@ -193,22 +194,33 @@ def extract_features(
     _check_choice("amp", amp, tuple(AMPS))
     _check_choice("dtype", dtype, ("float32", "float16"))
     _check_choice("on_error", on_error, ("skip", "stop"))
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("shard_size", shard_size, 1),
-        ("workers", workers, 0),
-        ("threads", threads, 1),
+    _check_choice("stored_attributes", stored_attributes, ("keep", "replace", "remove"))
+    most = max(64, 4 * n_cores())
+    for name, value, least, limit in (
+        ("batch_size", batch_size, 1, 2**20),
+        ("shard_size", shard_size, 1, 2**31),
+        ("workers", workers, 0, most),
+        ("threads", threads, 1, most),
     ):
-        if value != "auto" and (not isinstance(value, int) or value < least):
+        if value != "auto" and not (isinstance(value, int) and least <= value <= limit):
             raise ExtractionError(
-                f"{name}={value!r} is no number of images or processes; give an "
-                f"integer from {least}, or 'auto'."
+                f"{name}={value!r} cannot be; give an integer from {least} to {limit}, "
+                f"or 'auto'."
             )
+    out = _checked_out(out)
     images = find_images(images, labels)
     if class_attributes is None:
         class_attributes = images.class_attributes
+    elif stored_attributes == "remove":
+        raise ExtractionError(
+            "A table of attributes was given, and stored_attributes='remove'; leave "
+            "one of them out, or say 'replace'."
+        )
     # Whatever is wrong with labels and table shows now, not after hours.
-    check_classes(len(images), images.labels, class_attributes, attribute_names)
+    checked = check_classes(
+        len(images), images.labels, class_attributes, attribute_names
+    )
+    table = None if class_attributes is None else checked[1:]
     backbone = _as_backbone(model, transform, weights, pool, image_size)
     wanted = backbone.identity() | {
         "engine": engine,
@@ -222,26 +234,50 @@ def extract_features(
         "image_list_sha256": images.sha256(),
         "versions": _versions(backbone, engine),
     }
-    job = _Job(images, backbone, Path(out), wanted)
-    job.table = (class_attributes, attribute_names)
+    job = _Job(images, backbone, out, wanted)
     with _ranks() as (rank, size, share, wait):
         job.rank, job.size = rank, size
-        with WriterLock(job.out) if rank == 0 else contextlib.nullcontext():
+        with WriterLock(out) if rank == 0 else contextlib.nullcontext():
+            plan = None
             if rank == 0:
-                identity = job.start(restart)
-            else:
-                identity = None
-            identity = share(identity)
-            if identity is None:
-                return FeatureCache(job.out)
-            job.go_on(identity)
-            job.compute(workers, on_error, progress)
+                plan = job.start(restart, table, stored_attributes, workers, on_error)
+            plan = share(plan)
+            if plan is None:
+                return FeatureCache(out)
+            if rank:
+                job.join(plan)
+            job.compute(plan["todo"], workers, on_error, progress)
             wait()
             if rank == 0:
                 job.assemble()
         # Nobody opens the cache before rank 0 has put it there.
         wait()
-    return FeatureCache(job.out)
+    return FeatureCache(out)
+
+
+def n_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _checked_out(out):
+    """The file to write; a link stands for the file that it leads to."""
+    path = Path(out)
+    if os.path.lexists(path):
+        path = Path(os.path.realpath(path))
+    # Of "x.h5/" Path keeps "x.h5".
+    if not path.name or path.is_dir() or os.fspath(out).endswith(os.sep):
+        raise ExtractionError(
+            f"{os.fspath(out)!r} is no name of a file; give the cache that is to be "
+            f"written, for example cub.h5."
+        )
+    if os.path.lexists(path) and not path.is_file():
+        raise ExtractionError(
+            f"{path} is no regular file; give another name to the cache."
+        )
+    return path
 
 
 def _check_choice(name, value, allowed):
@@ -292,6 +328,39 @@ def _versions(backbone, engine):
     return versions
 
 
+def rank_and_size() -> tuple[int, int]:
+    """Find this process's place among those that torchrun started.
+
+    Returns
+    -------
+    rank, size : int
+        0 and 1 unless torchrun's variables are all there.
+
+    Raises
+    ------
+    ExtractionError
+        If there are some of them, or they are no numbers.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    values = [os.environ.get(name) for name in names]
+    if values[0] is None or values[1] in (None, "1"):
+        return 0, 1
+    try:
+        rank, size = int(values[0]), int(values[1])
+    except ValueError:
+        rank = size = -1
+    if not 0 <= rank < size or None in values:
+        found = ", ".join(
+            f"{name}={value!r}" for name, value in zip(names, values, strict=True)
+        )
+        raise ExtractionError(
+            f"This process seems to be one of several, but the variables that tell "
+            f"which do not fit together ({found}). Start them by torchrun, or unset "
+            f"RANK and WORLD_SIZE for a single process."
+        )
+    return rank, size
+
+
 @contextlib.contextmanager
 def _ranks():
     """This process's place among those that torchrun started; alone without it.
@@ -299,8 +368,7 @@ def _ranks():
     Yields rank, number of ranks, a function that gives all ranks rank 0's value, and
     one that waits for all. A rank that fails ends: torchrun then ends the others.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    if rank_and_size()[1] == 1:
         yield 0, 1, lambda value: value, lambda: None
         return
     from torch import distributed
@@ -336,53 +404,100 @@ class _Job:
         self.backbone = backbone
         self.out = out
         self.wanted = wanted
-        self.folder = out.with_name(out.name + ".shards")
+        self.folder = ShardFolder(out)
         self._run = None
+        # The finished cache, where rows are taken from it.
+        self.finished = None
 
     # -- what is to be done, and whether it is what was begun ----------------------
 
-    def start(self, restart):
-        """Find or make the identity of this run; None if all is done already."""
-        record = self.folder / "identity.json"
-        self.replaces = self.out.exists()
-        if not restart:
-            if self.replaces:
-                differences = self._differences(_identity_of_cache(self.out))
-                if not differences:
-                    self._refresh_table()
-                    shutil.rmtree(self.folder, ignore_errors=True)
-                    return None
-                # Unless a restart, interrupted in its turn, is about to replace it.
-                if not record.exists():
-                    self._refuse("holds", differences)
-            if record.exists():
-                identity = json.loads(record.read_text())
-                differences = self._differences(identity)
-                if differences:
-                    self._refuse("was begun with", differences)
-                return identity
-        # Shards without a record are of nobody knows what.
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        identity = dict(self.wanted)
-        identity["device"] = _device_kind(identity["device"])
-        if identity["threads"] == "auto":
-            identity["threads"] = torch.get_num_threads()
-        self._probe(identity)
-        self.folder.mkdir()
-        _write_json(record, identity)
-        return identity
+    def start(self, restart, table, stored_attributes, workers, on_error):
+        """Find out what there is and what is to be done; None if all is done.
+
+        What is to be done is a list of (shard, batches, images): which batches are to
+        be computed, and of which images the rows are taken (None: of all).
+        """
+        self.replaces = os.path.lexists(self.out)
+        if self.replaces:
+            _refuse_foreign(self.out)
+        finished = self._finished() if self.replaces and not restart else None
+        record, is_restart = self.folder.read_record()
+        is_folder = record is not None
+        if restart:
+            record = None
+        same = finished is not None and not self._differences(finished)
+        # What a restart with other settings has left is of no use for this cache.
+        ours = record is not None and not self._differences(record)
+        if not ours:
+            self.folder.disregard()
+            if record is not None and not same:
+                self._refuse("was begun with", self._differences(record))
+            if finished is not None and not same:
+                self._refuse("holds", self._differences(finished))
+        in_cache = self._table_in_cache(restart) if same or restart else None
+        stored = self.folder.read_table() if ours else in_cache
+        self.table = self._settle_table(table, stored, stored_attributes, restart)
+        if same and not (ours and is_restart):
+            self.finished = FinishedRows(FeatureCache(self.out), self.images.names)
+        if not ours and not same:
+            identity = self._new_identity()
+        else:
+            identity = record if ours else finished
+        self._take(identity)
+        todo = self._plan(workers, on_error)
+        if self.finished is not None:
+            self.is_new_table = not _equal_tables(self.table, in_cache)
+            if not todo and not self._is_to_be_written():
+                if ours:
+                    self.folder.remove()
+                log.info("All is there already, and no image has changed.")
+                return None
+            if record is not None and not ours:
+                self._refuse("was begun with", self._differences(record))
+            # Hashes are written anew with all that is taken over.
+            self.finished.cache.verify()
+        if not ours:
+            if is_folder:
+                self.folder.remove()
+            self.folder.create(identity, restart)
+        if not ours or not _equal_tables(self.table, stored):
+            self.folder.write_table(self.table)
+        return {
+            "identity": identity,
+            "todo": todo,
+            "is_update": self.finished is not None,
+        }
+
+    def _is_to_be_written(self):
+        return (
+            self.finished is None
+            or self.is_new_table
+            or any(self.folder.has(first) for first, _ in self.shards)
+        )
+
+    def _finished(self):
+        """The identity of the run that made the finished cache."""
+        with FeatureCache(self.out) as cache:
+            identity = cache.metadata
+            shape = cache.X.shape[1:]
+        if "image_list_sha256" not in identity:
+            raise ExtractionError(
+                f"{self.out} exists and was not made by an extraction; give another "
+                f"name, or restart (--restart) to replace it."
+            )
+        known = {key: identity.get(key) for key in self.wanted}
+        return known | {"feature_shape": list(shape)}
 
     def _differences(self, old):
         """What is asked for otherwise than in `old`, naming both."""
         differences = []
         for key, new in self.wanted.items():
             if key == "device" and new != "auto":
-                new = _device_kind(new)
+                new = device_kind(new)
             if key in _KEPT and new == "auto":
                 continue
             if key == "shard_size" and new != "auto":
-                new = _whole_batches(new, old["batch_size"])
+                new = _whole_batches(new, old.get("batch_size") or 1)
             if old.get(key) != new:
                 differences.append(f"{key} {old.get(key)!r}, now {new!r}")
         return differences
@@ -394,31 +509,73 @@ class _Job:
             f"restart (--restart)."
         )
 
-    def _refresh_table(self):
-        """Put a new table of attributes into a finished cache, with its features."""
-        with FeatureCache(self.out) as cache:
-            names = cache.attribute_names
-            old = (cache.labels, cache.classes, cache.class_attributes, names)
-            y = cache.y
-            new = check_classes(len(cache), y, *self.table)
-            if all(
-                np.array_equal(a, b) if a is not None and b is not None else a is b
-                for a, b in zip(old, new, strict=True)
-            ):
-                return
-            step = max(1, 2**24 // cache.X[:1].nbytes)
-            write_cache(
-                self.out,
-                (cache.X[i : i + step] for i in range(0, len(cache), step)),
-                paths=cache.paths,
-                y=y,
-                class_attributes=self.table[0],
-                attribute_names=self.table[1],
-                failed=cache.failed,
-                splits=cache.splits,
-                metadata=cache.metadata,
-                overwrite=True,
+    def _table_in_cache(self, restart):
+        """The table of attributes of the finished cache, or None."""
+        if not self.replaces:
+            return None
+        try:
+            with FeatureCache(self.out) as cache:
+                if cache.class_attributes is None:
+                    return None
+                names = cache.attribute_names
+                return (
+                    cache.classes.tolist(),
+                    cache.class_attributes,
+                    None if names is None else names.tolist(),
+                )
+        except CacheError as error:
+            if not restart:
+                raise
+            log.warning(
+                "Whether the file that is replaced stores a table of attributes "
+                "cannot be read, so none is kept: %s",
+                error,
             )
+            return None
+
+    def _settle_table(self, given, stored, choice, restart):
+        """Which table the cache will hold: as (classes, matrix, names), or None."""
+        if given is None and choice == "replace":
+            raise ExtractionError(
+                "stored_attributes='replace' needs the new table; give it "
+                "(class_attributes, --attributes), or leave the option out."
+            )
+        if choice == "remove":
+            return None
+        if given is not None:
+            if choice == "keep" and stored is not None:
+                names = given[2] if given[2] is not None else stored[2]
+                if not _equal_tables((*given[:2], names), stored):
+                    raise ExtractionError(
+                        f"{self.out} stores another table of attributes "
+                        f"({_size_of(stored)}) than is given ({_size_of(given)}). "
+                        f"Replace it with stored_attributes='replace' "
+                        f"(--stored-attributes replace), or leave the new one out."
+                    )
+                return stored
+            return given
+        if stored is not None:
+            try:
+                check_classes(
+                    len(self.images), self.images.labels, stored[:2], stored[2]
+                )
+            except ValueError as error:
+                raise ExtractionError(
+                    f"{self.out} stores a table of attributes that does not fit the "
+                    f"images: {error} Or say stored_attributes='replace' or 'remove' "
+                    f"(--stored-attributes)."
+                ) from error
+            if restart:
+                log.info("The stored table of attributes stays: %s.", _size_of(stored))
+        return stored
+
+    def _new_identity(self):
+        identity = dict(self.wanted)
+        identity["device"] = device_kind(identity["device"])
+        if identity["threads"] == "auto":
+            identity["threads"] = torch.get_num_threads()
+        self._probe(identity)
+        return identity
 
     def _probe(self, identity):
         """Settle batch and shard size, and learn the shape of features."""
@@ -427,7 +584,8 @@ class _Job:
         if identity["batch_size"] != "auto":
             shape = run(sample[None]).shape[1:]
         elif identity["device"] == "cpu":
-            identity["batch_size"] = 32
+            most = _CPU_BATCH_BYTES // max(1, sample.nbytes)
+            identity["batch_size"] = max(1, min(32, most))
             shape = run(sample[None]).shape[1:]
         else:
             identity["batch_size"] = 256
@@ -436,9 +594,12 @@ class _Job:
                 try:
                     shape = run(sample.expand(size, *sample.shape)).shape[1:]
                     break
-                except torch.OutOfMemoryError:
+                except torch.OutOfMemoryError as error:
                     if size == 1:
-                        raise
+                        raise ExtractionError(
+                            "The GPU has not enough memory for a single image; give "
+                            "a smaller image size, or free its memory."
+                        ) from error
                     identity["batch_size"] = size // 2
         if identity["shard_size"] == "auto":
             row_bytes = max(
@@ -446,157 +607,200 @@ class _Job:
             )
             identity["shard_size"] = min(_SHARD_IMAGES, _SHARD_BYTES // row_bytes)
         identity["shard_size"] = _whole_batches(
-            identity["shard_size"], identity["batch_size"]
+            max(1, identity["shard_size"]), identity["batch_size"]
         )
         identity["feature_shape"] = [int(side) for side in shape]
 
     def _runner(self, identity):
         if self._run is None:  # making one for ONNX takes seconds
-            self._run = _Runner(self.backbone, identity)
+            self._run = Runner(self.backbone, identity)
         return self._run
 
     def _sample(self):
         """What the transform makes of an image; all others must be like it."""
         from PIL import Image
 
-        return torch.as_tensor(self.backbone.transform(Image.new("RGB", (256, 256))))
+        blank = Image.new("RGB", (256, 256))
+        try:
+            return torch.as_tensor(self.backbone.transform(blank))
+        except Exception as error:
+            raise ExtractionError(
+                f"The transform fails on a blank image of 256 x 256 pixels "
+                f"({type(error).__name__}: {error}); give one that takes any picture."
+            ) from error
 
-    def go_on(self, identity):
-        """Take over the settings that rank 0 has settled."""
-        if self.rank:
-            differences = self._differences(identity)
-            if differences:
-                self._refuse("gets from rank 0", differences)
+    def _take(self, identity):
         self.identity = identity
         n, size = len(self.images), identity["shard_size"]
         self.shards = [(i, min(i + size, n)) for i in range(0, n, size)]
 
-    def _shard_path(self, shard):
-        return self.folder / f"{shard[0]:012d}.h5"
+    def join(self, plan):
+        """Take over what rank 0 has settled."""
+        differences = self._differences(plan["identity"])
+        if differences:
+            self._refuse("gets from rank 0", differences)
+        self._take(plan["identity"])
+        self.folder.join(plan["identity"])
+        if plan["is_update"]:
+            self.finished = FinishedRows(FeatureCache(self.out), self.images.names)
+
+    def _plan(self, workers, on_error):
+        """Which batches are to be computed: what is missing, has changed or failed."""
+        new, changed, failed, gone = [], [], [], []
+        files = self.images.files
+        for shard in self.shards:
+            known = self._known(*shard)
+            if known is None:
+                new.append(shard)
+                continue
+            for i, reason in enumerate(known.reasons, shard[0]):
+                if reason:
+                    failed.append(i)
+                elif known.sources is not None:
+                    state = differs(files[i], known.sources[i - shard[0]])
+                    if state is None:
+                        gone.append(i)
+                    elif state:
+                        changed.append(i)
+        mended = self._mended(failed, workers, on_error)
+        if gone:
+            log.warning(
+                "%d images are not there any more, the first being %s; their "
+                "features, computed before, are kept.",
+                len(gone),
+                files[gone[0]],
+            )
+        if changed or mended:
+            log.info(
+                "%d images have changed and %d that failed before can be read now; "
+                "these are computed again.",
+                len(changed),
+                len(mended),
+            )
+        n_new = sum(stop - first for first, stop in new)
+        if self.finished is None and n_new < len(self.images):
+            log.info(
+                "An earlier run has finished %d of %d images; going on with the rest.",
+                len(self.images) - n_new,
+                len(self.images),
+            )
+        size = self.identity["batch_size"]
+        again = set(changed) | set(mended)
+        todo = []
+        for first, stop in self.shards:
+            batches = [(i, min(i + size, stop)) for i in range(first, stop, size)]
+            if (first, stop) in new:
+                todo.append(((first, stop), batches, None))
+                continue
+            mine = sorted(again.intersection(range(first, stop)))
+            if mine:
+                # A whole batch, so that the bits are those of an unbroken run.
+                batches = [b for b in batches if any(b[0] <= i < b[1] for i in mine)]
+                todo.append(((first, stop), batches, mine))
+        return todo
+
+    def _mended(self, failed, workers, on_error):
+        """Those of the images that failed before which can be read now."""
+        mended = []
+        if failed:
+            singles = [(i, i + 1) for i in failed]
+            for (i, _), _, reasons, _ in self._read(singles, workers):
+                if not reasons[0]:
+                    mended.append(i)
+                elif on_error == "stop":
+                    raise self._stopped(i, reasons[0])
+        return mended
+
+    def _stopped(self, i, reason):
+        return ExtractionError(
+            f"{self.images.files[i]}: {reason}. Mend or remove it, or skip such images "
+            f"(--on-error skip); finished shards are kept."
+        )
+
+    def _known(self, first, stop):
+        """Rows that need not be computed: of a finished shard, or of the cache."""
+        shard = self.folder.read(first, stop)
+        if shard is None and self.finished is not None:
+            return self.finished.read(first, stop)
+        return shard
 
     # -- the work -------------------------------------------------------------------
 
-    def compute(self, workers, on_error, progress):
-        """Compute this rank's missing shards."""
-        mine = self.shards[self.rank :: self.size]
-        todo = [shard for shard in mine if not self._is_done(shard, on_error)]
-        identity = self.identity
-        size = identity["batch_size"]
-        batches = [
-            (start, min(start + size, stop))
-            for first, stop in todo
-            for start in range(first, stop, size)
-        ]
-        total = sum(stop - start for start, stop in mine)
-        left = sum(stop - start for start, stop in todo)
+    def compute(self, todo, workers, on_error, progress):
+        """Compute this rank's part of what is to be done."""
+        mine = todo[self.rank :: self.size]
+        batches = [batch for _, some, _ in mine for batch in some]
         if not batches:
             return
+        identity = self.identity
+        left = sum(stop - start for start, stop in batches)
+        n_todo = sum(b - a for _, some, _ in todo for a, b in some)
+        done = (len(self.images) - n_todo) // self.size
         with (
             _cpu_threads(identity["threads"]),
-            _bar(total, total - left, progress and self.rank == 0) as tick,
+            _bar(done + left, done, progress and self.rank == 0) as tick,
             contextlib.closing(self._read(batches, workers)) as read,
         ):
             run = self._runner(identity)
-            shard = _Shard(self, todo)
+            collector = _Collector(self, mine)
             # Fetching a result from a GPU waits for it, so there it is fetched when
             # the next batch is under way. A CPU has it at once.
             waiting, behind = [], int(identity["device"] != "cpu")
-            for (start, stop), batch, reasons in read:
-                if on_error == "stop" and any(reasons):
-                    bad = next(i for i, reason in enumerate(reasons) if reason)
-                    raise ExtractionError(
-                        f"{self.images.files[start + bad]}: {reasons[bad]}. Mend or "
-                        f"remove it, or skip such images (--on-error skip); finished "
-                        f"shards are kept."
-                    )
+            for (start, stop), batch, reasons, sources in read:
+                for i in collector.wanted(start, stop):
+                    if on_error == "stop" and reasons[i - start]:
+                        raise self._stopped(i, reasons[i - start])
                 try:
-                    waiting.append((run(batch), reasons))
+                    waiting.append((start, run(batch), reasons, sources))
                 except torch.OutOfMemoryError as error:
                     raise ExtractionError(
-                        f"A batch of {size} images does not fit on the GPU; restart "
-                        f"with a smaller batch size, or free its memory and go on."
+                        f"A batch of {stop - start} images does not fit on the GPU; "
+                        f"restart with a smaller batch size, or free its memory and "
+                        f"go on."
                     ) from error
                 if len(waiting) > behind:
-                    shard.add(*waiting.pop(0))
+                    collector.add(*waiting.pop(0))
                 tick(stop - start)
             for last in waiting:
-                shard.add(*last)
-
-    def _is_done(self, shard, on_error):
-        path = self._shard_path(shard)
-        if not path.exists():
-            return False
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                failed = any(file["reason"].asstr()[...])
-                whole = len(file["features"]) == shard[1] - shard[0]
-        except (OSError, KeyError):
-            whole = failed = False
-        # Who wants to stop at a bad image wants to hear of it again.
-        if whole and not (failed and on_error == "stop"):
-            return True
-        path.unlink()
-        return False
+                collector.add(*last)
 
     def _read(self, batches, workers):
-        """Yield batches as (range, tensor, reasons), read ahead by worker processes."""
+        """Yield batches as (range, tensor, reasons, sources)."""
         cpu = self.identity["device"] == "cpu"
         if workers == "auto":
-            cores = (
-                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            )
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            workers = max(1, min(cores // local, 4 if cpu else 16))
-        slots = _Slots(self.images.files, self.backbone.transform, self._sample())
-        loader = torch.utils.data.DataLoader(
-            slots,
-            batch_size=None,
-            sampler=batches,
-            generator=torch.Generator(),  # leave the user's random state alone
-            num_workers=min(workers, len(batches)),
-            worker_init_fn=_be_a_modest_worker if cpu else _be_a_worker,
-            pin_memory=self.identity["device"].startswith("cuda"),
+            workers = max(1, min(n_cores() // local, 4 if cpu else 16))
+        return read_batches(
+            self.images.files,
+            self.backbone.transform,
+            self._sample(),
+            batches,
+            workers,
+            on_cpu=cpu,
         )
-        with warnings.catch_warnings():
-            # Python 3.12 and later warn of fork beside threads. The children only
-            # read images, and spawning would need pickled transforms.
-            warnings.filterwarnings(
-                "ignore", "This process .* is multi-threaded", DeprecationWarning
-            )
-            source = iter(loader)
-        for batch_range in batches:
-            try:
-                batch, reasons = next(source)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise ExtractionError(
-                    f"A process that reads images died ({str(error).splitlines()[0]}). "
-                    f"Perhaps memory or shared memory ran out: use fewer workers. "
-                    f"Finished shards are kept; the same command goes on."
-                ) from error
-            if batch is None:
-                raise ExtractionError(reasons)
-            yield batch_range, batch, reasons
 
     # -- the end --------------------------------------------------------------------
 
     def assemble(self):
         """Join the shards to the cache, put it in place, remove them."""
-        failed = {}
+        if not self._is_to_be_written():
+            self.folder.remove()
+            return
+        failed, sources = {}, []
         for shard in self.shards:
-            with self._open_shard(shard) as file:
-                reasons = file["reason"].asstr(errors="surrogateescape")[...]
-            failed.update((shard[0] + i, r) for i, r in enumerate(reasons) if r)
+            part = self._whole(*shard)
+            failed.update((shard[0] + i, r) for i, r in enumerate(part.reasons) if r)
+            sources.append(part.sources)
         images = self.images
         good = np.setdiff1d(np.arange(len(images)), list(failed))
         if len(good) == 0:
             # Whatever was wrong will be mended, and then everything is to be done.
-            shutil.rmtree(self.folder)
+            self.folder.remove()
             first = min(failed)
             raise ExtractionError(
                 f"None of the {len(images)} images gave features; the first, "
-                f"{images.files[first]}, failed because: {failed[first]}."
+                f"{images.files[first]}, failed because: {failed[first]}. Mend them, "
+                f"or give others, and start again."
             )
         row = np.full(len(images), -1)
         row[good] = np.arange(len(good))
@@ -604,71 +808,87 @@ class _Job:
             name: row[positions][row[positions] >= 0]
             for name, positions in images.splits.items()
         }
+        known = all(part is not None for part in sources)
         identity = {k: v for k, v in self.identity.items() if k != "feature_shape"}
+        table = self.table
         write_cache(
             self.out,
             self._good_rows(),
             paths=[images.names[i] for i in good],
             y=None if images.labels is None else [images.labels[i] for i in good],
-            class_attributes=self.table[0],
-            attribute_names=self.table[1],
+            class_attributes=None if table is None else table[:2],
+            attribute_names=None if table is None else table[2],
             failed=[(images.names[i], reason) for i, reason in sorted(failed.items())],
             splits=splits,
+            sources=np.concatenate(sources)[good] if known else None,
             metadata=identity
-            | {"weights": self.backbone.weights, "processor": _processor(identity)},
+            | {"weights": self.backbone.weights, "processor": processor(identity)},
             overwrite=self.replaces,
         )
-        shutil.rmtree(self.folder)
-        sync_folder(self.out.parent)
+        self.folder.remove()
 
-    @contextlib.contextmanager
-    def _open_shard(self, shard):
-        path = self._shard_path(shard)
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                yield file
-        except (OSError, KeyError) as error:
-            path.unlink(missing_ok=True)
+    def _whole(self, first, stop):
+        shard = self._known(first, stop)
+        if shard is None:
             raise ExtractionError(
-                f"The shard {path} cannot be read and was removed; the same command "
-                f"computes it again."
-            ) from error
+                f"The images {first} to {stop} of {self.out} are to be computed once "
+                f"more; the same command goes on with them."
+            )
+        return shard
 
     def _good_rows(self):
         for shard in self.shards:
-            with self._open_shard(shard) as file:
-                features = file["features"][...]
-                if _sha256(features) != file.attrs["sha256"]:
-                    raise OSError(errno.EIO, "The hash of the features does not hold")
-                yield features[file["reason"].asstr(errors="replace")[...] == ""]
+            part = self._whole(*shard)
+            yield part.features[[not reason for reason in part.reasons]]
 
 
-class _Shard:
+class _Collector:
     """Collects rows in the order of the list, and writes each shard that is full."""
 
     def __init__(self, job, todo):
         self.job = job
         self.todo = iter(todo)
+        self.pending = {
+            batch[0]: wanted for _, batches, wanted in todo for batch in batches
+        }
         self._next()
 
     def _next(self):
-        self.range = next(self.todo, None)
-        if self.range is not None:
-            identity = self.job.identity
-            n = self.range[1] - self.range[0]
-            self.features = np.zeros((n, *identity["feature_shape"]), identity["dtype"])
-            self.reasons = []
+        self.current = next(self.todo, None)
+        if self.current is None:
+            return
+        (first, stop), batches, wanted = self.current
+        self.left = len(batches)
+        identity = self.job.identity
+        shard = Shard.empty(stop - first, identity["feature_shape"], identity["dtype"])
+        self.before = None
+        if wanted is not None:
+            self.before = self.job._whole(first, stop)
+            shard.features[:] = self.before.features
+            shard.reasons = list(self.before.reasons)
+            if self.before.sources is None:
+                shard.sources = None
+            else:
+                shard.sources[:] = self.before.sources
+        self.shard = shard
 
-    def add(self, features, reasons):
+    def wanted(self, start, stop):
+        """Of which images of a batch the rows are taken."""
+        wanted = self.pending[start]
+        if wanted is None:
+            return range(start, stop)
+        return [i for i in wanted if start <= i < stop]
+
+    def add(self, start, features, reasons, sources):
         features = features.float().cpu().numpy()
         if list(features.shape[1:]) != self.job.identity["feature_shape"]:
             raise ExtractionError(
                 f"The network gave features of shape {features.shape[1:]} after "
                 f"{tuple(self.job.identity['feature_shape'])} before; one cache holds "
-                f"features of one shape."
+                f"features of one shape. Give a network whose output does not change."
             )
         with np.errstate(over="ignore"):  # the next lines look
-            stored = features.astype(self.features.dtype)
+            stored = features.astype(self.shard.features.dtype)
         flat = stored.reshape(len(stored), -1)
         for i in np.flatnonzero(~np.isfinite(flat).all(axis=1)):
             if not reasons[i]:
@@ -677,246 +897,54 @@ class _Shard:
                     if np.isfinite(features[i]).all()
                     else "the network gave NaN or infinity"
                 )
-        first = len(self.reasons)
-        for i, reason in enumerate(reasons):
-            if not reason:
-                self.features[first + i] = stored[i]
-        self.reasons += reasons
-        if len(self.reasons) == len(self.features):
-            self._write()
+        shard, first = self.shard, self.current[0][0]
+        for image in self.wanted(start, start + len(reasons)):
+            i, row = image - start, image - first
+            shard.reasons[row] = tidy_reason(reasons[i])
+            shard.features[row] = 0 if reasons[i] else stored[i]
+            if shard.sources is not None:
+                shard.sources[row] = sources[i]
+                if reasons[i]:  # it will be tried again anyway
+                    shard.sources[row] = np.zeros((), shard.sources.dtype)
+        self.left -= 1
+        if not self.left:
+            # What comes out as it was need not be written again.
+            if self.before is None or not shard.equals(self.before):
+                self.job.folder.write(first, shard)
             self._next()
 
-    def _write(self):
-        path = self.job._shard_path(self.range)
-        with new_hdf5(path, self.features.nbytes) as (file, check):
-            file["features"] = self.features
-            check()
-            file.create_dataset(
-                "reason",
-                data=[
-                    r.encode("utf-8", "replace").replace(b"\0", b" ")
-                    for r in self.reasons
-                ],
-                dtype=h5py.string_dtype(),
-            )
-            file.attrs["sha256"] = _sha256(self.features)
 
-
-class _Slots(torch.utils.data.Dataset):
-    """Batches by their range: a tensor, and why a slot of it stayed empty."""
-
-    def __init__(self, files, transform, sample):
-        # One block of bytes: a list's reference counts would make every worker
-        # copy, page by page, a list of a million names.
-        self.files = np.array([os.fsencode(file) for file in files])
-        self.transform = transform
-        self.shape, self.dtype = sample.shape, sample.dtype
-
-    def __getitem__(self, batch_range):
-        start, stop = batch_range
-        batch = torch.zeros((stop - start, *self.shape), dtype=self.dtype)
-        reasons = [""] * (stop - start)
-        for i in range(stop - start):
-            path = os.fsdecode(bytes(self.files[start + i]))
-            try:
-                image = read_image(path)
-            except ImageError as error:
-                reasons[i] = str(error)
-                continue
-            try:
-                tensor = torch.as_tensor(self.transform(image))
-            except Exception as error:
-                reasons[i] = f"the transform failed: {type(error).__name__}: {error}"
-                continue
-            if tensor.shape != self.shape or tensor.dtype != self.dtype:
-                return None, (
-                    f"The transform made {tuple(tensor.shape)} {tensor.dtype} of "
-                    f"{path} and {tuple(self.shape)} {self.dtype} of a blank image; "
-                    f"a batch needs one shape, so let it resize and crop."
-                )
-            batch[i] = tensor
-        return batch, reasons
-
-
-def _be_a_worker(_):
-    # Ctrl-C is the main process's to handle; it ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _unless_alone
-
-
-def _unless_alone(kind, error, trace):
-    """Of errors in a worker's threads: not those of a main process that has gone.
-
-    It goes in the middle of taking over a batch, too. What goes wrong with images
-    takes another way.
-    """
-    if not issubclass(kind, ConnectionError | EOFError):
-        sys.__excepthook__(kind, error, trace)
-
-
-def _be_a_modest_worker(worker):
-    _be_a_worker(worker)
-    # On a CPU, workers and network share the cores. A network whose threads wait
-    # for one that was put aside loses more than reading ahead gains.
-    os.nice(10)
-
-
-class _Runner:
-    """The network on its device: a batch in, features (n, d) or (n, r, d) out."""
-
-    def __init__(self, backbone, identity):
-        self.device = torch.device(_local_device(identity["device"]))
-        self.amp = AMPS[identity["amp"]]
-        self.engine = identity["engine"]
-        self.model = backbone.model.eval()
-        if self.engine == "onnx":
-            self._session = None
-            if self.device.type != "cpu" or self.amp is not None:
-                raise ExtractionError(
-                    f"The engine onnx runs on the CPU in full precision; given were "
-                    f"device {self.device} and amp {identity['amp']}. Use the engine "
-                    f"torch."
-                )
-            self.threads = identity["threads"]
-        else:
-            try:
-                self.model.to(self.device)
-            except (RuntimeError, AssertionError) as error:
-                raise ExtractionError(
-                    f"The device {self.device} cannot be used: {error}. Give another."
-                ) from error
-            if self.engine == "channels-last":
-                # A copy: the user's module, and the next run of another engine with
-                # it, must not inherit the layout.
-                self.model = copy.deepcopy(self.model)
-                self.model.to(memory_format=torch.channels_last)
-
-    def __call__(self, batch):
-        if self.engine == "onnx":
-            return _as_features(self._run_onnx(batch))
-        batch = batch.to(self.device, non_blocking=True)
-        if self.engine == "channels-last" and batch.ndim == 4:
-            batch = batch.to(memory_format=torch.channels_last)
-        with (
-            torch.inference_mode(),
-            # The quickest kernel for a shape may differ from run to run; and
-            # without amp, float32 means float32.
-            torch.backends.cudnn.flags(
-                benchmark=False, deterministic=True, allow_tf32=False
-            ),
-            torch.autocast(
-                self.device.type, dtype=self.amp, enabled=self.amp is not None
-            ),
-        ):
-            return _as_features(self.model(batch))
-
-    def _run_onnx(self, batch):
-        if self._session is None:
-            self._session = _onnx_session(self.model, batch, self.threads)
-        return torch.from_numpy(self._session.run(None, {"x": batch.numpy()})[0])
-
-
-def _as_features(output):
-    if not isinstance(output, torch.Tensor) or output.ndim not in (2, 3, 4):
-        shape = getattr(output, "shape", None)
-        raise ExtractionError(
-            f"The network gave {type(output).__name__}"
-            + (f" of shape {tuple(shape)}" if shape is not None else "")
-            + "; features are a tensor (n, d), (n, r, d) or (n, d, h, w)."
-        )
-    if output.ndim == 4:
-        output = output.flatten(2).transpose(1, 2)
-    return output
-
-
-def _onnx_session(model, batch, n_threads):
-    """Hand the network to ONNX Runtime."""
-    import io
-
+def _refuse_foreign(path):
+    """Refuse to replace, or go on with, what is no feature cache."""
     try:
-        import onnx  # noqa: F401
-        import onnxruntime
-    except ImportError as error:
+        with h5py.File(path, "r", locking=False) as file:
+            is_cache = file.attrs.get("format") == FORMAT
+    except OSError:
+        is_cache = False
+    if not is_cache:
         raise ExtractionError(
-            f"The engine onnx needs onnx and onnxruntime ({error}); `pip install "
-            f"rezsl-sk[onnx]`, or use the engine channels-last."
-        ) from error
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # The newer exporter needs one more package and gives the same graph here.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            model,
-            (batch[:1],),
-            buffer,
-            dynamo=False,
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+            f"{path} exists and is no feature cache, or one that is too damaged to be "
+            f"recognised; it is not replaced. Give another name, or move the file away "
+            f"and start again."
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    # Threads that spin for work would take the cores from the readers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        buffer.getvalue(), options, providers=["CPUExecutionProvider"]
+
+
+def _equal_tables(a, b):
+    if a is None or b is None:
+        return a is b
+    return (
+        list(a[0]) == list(b[0])
+        and np.array_equal(a[1], b[1], equal_nan=True)
+        and (a[2] is b[2] or list(a[2] or ()) == list(b[2] or ()))
     )
 
 
-def _device_kind(device):
-    """What `auto` stands for here, and a device without its number."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return str(torch.device(device))
-    except RuntimeError as error:
-        raise ExtractionError(
-            f"device={device!r} is unknown; give 'cpu', 'cuda', 'cuda:1', 'mps' or "
-            f"'auto'."
-        ) from error
-
-
-def _local_device(device):
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        return f"cuda:{os.environ['LOCAL_RANK']}"
-    return device
-
-
-def _processor(identity):
-    if identity["device"].startswith("cuda"):
-        return torch.cuda.get_device_name(_local_device(identity["device"]))
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+def _size_of(table):
+    return f"{len(table[0])} classes, {table[1].shape[1]} attributes"
 
 
 def _whole_batches(shard_size, batch_size):
     return -(-shard_size // batch_size) * batch_size
-
-
-def _sha256(array):
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
-
-
-def _write_json(path, value):
-    temporary = path.with_name(path.name + ".part")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def _identity_of_cache(path):
-    with FeatureCache(path) as cache:
-        identity = cache.metadata
-    if "image_list_sha256" not in identity:
-        raise ExtractionError(
-            f"{path} exists and was not made by an extraction; give another name, or "
-            f"restart (--restart) to replace it."
-        )
-    return identity
 
 
 @contextlib.contextmanager
@@ -1024,7 +1052,7 @@ def verify_features(
             f"folder or table that the cache was made of."
         )
     settings = {"device": "cpu", "amp": "off", "engine": "torch"}
-    run = _Runner(backbone, settings)
+    run = Runner(backbone, settings)
     largest = 0.0
     for row, path in zip(rows, paths, strict=True):
         try:

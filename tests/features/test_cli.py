@@ -390,7 +390,7 @@ def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
     calm = subprocess.run(command(root, tmp_path / "calm.h5"), capture_output=True)
     assert calm.returncode == 0, calm.stderr
     for end in (signal.SIGINT, signal.SIGKILL):
-        before = len(list(shards.glob("*[0-9].h5")))
+        before = len(list(shards.glob("*[0-9].shard")))
         process = subprocess.Popen(
             command(root, out),
             stdout=subprocess.PIPE,
@@ -401,7 +401,7 @@ def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         patience = time.monotonic() + 60
-        while len(list(shards.glob("*[0-9].h5"))) <= before:
+        while len(list(shards.glob("*[0-9].shard"))) <= before:
             assert time.monotonic() < patience and process.poll() is None
             time.sleep(0.01)
         if end == signal.SIGINT:

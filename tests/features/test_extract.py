@@ -11,8 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import rezsl_features._reading
 import rezsl_features.extract
 import torch
 from PIL import Image
@@ -27,7 +29,12 @@ from rezsl_features import (
 from tiny import Small, kill_at, tiny_network
 
 from rezsl_sk import feature_cache
-from rezsl_sk.feature_cache import CacheError, FeatureCache, WriterLock
+from rezsl_sk.feature_cache import (
+    CacheError,
+    FeatureCache,
+    WriterLock,
+    write_cache,
+)
 
 HERE = Path(__file__).parent
 
@@ -300,7 +307,7 @@ def begun(root, extract, in_child, **options):
     """Leave an extraction killed in its third shard."""
 
     def run():
-        kill_at(rezsl_features.extract, "read_image", 18)
+        kill_at(rezsl_features._reading, "read_image", 18)
         extract(root, **options)
 
     assert in_child(run) == -signal.SIGKILL
@@ -358,14 +365,14 @@ def test_automatic_settings_are_kept_on_resume(make_images, extract, in_child):
 def test_a_finished_cache_is_not_computed_again(make_images, extract, monkeypatch):
     root = make_images()
     extract(root).close()
-    monkeypatch.setattr(rezsl_features.extract, "read_image", None)
+    monkeypatch.setattr(rezsl_features._reading, "read_image", None)
     assert len(extract(root)) == 22
 
 
 def test_a_new_table_costs_no_new_features(make_images, extract, monkeypatch):
     root = make_images()
     before = np.asarray(extract(root).X).tobytes()
-    monkeypatch.setattr(rezsl_features.extract, "read_image", None)
+    monkeypatch.setattr(rezsl_features._reading, "read_image", None)
     table = (["class2", "class1", "class0", "unseen"], np.eye(4))
     with extract(root, class_attributes=table) as cache:
         cache.verify()
@@ -378,11 +385,47 @@ def test_files_of_other_origin_are_left_alone(make_images, extract, tmp_path):
     FeatureCache.from_arrays(tmp_path / "out.h5", np.eye(2)).close()
     with pytest.raises(ExtractionError, match="was not made by an extraction"):
         extract(make_images())
-    (tmp_path / "out.h5").write_text("notes")
-    with pytest.raises(CacheError, match="no HDF5"):
-        extract(make_images())
-    assert (tmp_path / "out.h5").read_text() == "notes"
-    assert len(extract(make_images(), restart=True)) == 22
+    with extract(make_images(), restart=True) as cache:
+        assert len(cache) == 22
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("kind", ["text", "HDF5 of others", "cut short"])
+def test_what_is_no_cache_is_not_replaced(
+    make_images, extract, tmp_path, kind, restart
+):
+    out = tmp_path / "out.h5"
+    if kind == "text":
+        out.write_text("notes")
+    elif kind == "HDF5 of others":
+        with h5py.File(out, "w") as file:
+            file["mine"] = np.arange(9)
+    else:
+        extract(make_images()).close()
+        out.write_bytes(out.read_bytes()[:-100])
+    before = out.read_bytes()
+    with pytest.raises(ExtractionError, match="is not replaced.*Give another name"):
+        extract(make_images(), restart=restart)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["", ".", "images", "new.h5/", "pipe"])
+def test_names_that_are_no_file(make_images, extract, tmp_path, monkeypatch, out):
+    root = make_images(3)
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(ExtractionError, match="no name of a file|no regular file"):
+        extract_features(root, tiny_network(), out, transform=Small(), workers=0)
+    assert names_in(tmp_path) == ["images", "pipe"]
+
+
+def test_a_link_stands_for_its_file(make_images, extract, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out.h5"
+    link.symlink_to(tmp_path / "disk" / "far.h5")
+    extract(make_images()).close()
+    assert link.is_symlink() and names_in(tmp_path / "disk") == ["far.h5"]
+    assert len(FeatureCache(link)) == 22
 
 
 def test_second_extractor_is_refused(make_images, extract, tmp_path):
@@ -396,16 +439,15 @@ def test_second_extractor_is_refused(make_images, extract, tmp_path):
 
 KILLS = [
     # 22 images in three shards: identity, three shards and the cache are renamed.
-    *[(rezsl_features.extract, "read_image", i, "before") for i in (1, 7, 9, 22)],
+    *[(rezsl_features._reading, "read_image", i, "before") for i in (1, 7, 9, 22)],
     *[(os, "replace", i, when) for i in range(1, 6) for when in ("before", "after")],
     *[(os, "fsync", i, "before") for i in range(1, 11)],
     *[(feature_cache, "_write_text", i, "after") for i in (1, 4)],
     (feature_cache, "_write_features", 1, "before"),
     (rezsl_features.extract, "write_cache", 1, "before"),
-    (shutil, "rmtree", 1, "before"),
     (os, "rmdir", 1, "before"),
     (os, "rmdir", 1, "after"),
-    (Path, "unlink", 1, "before"),
+    *[(Path, "unlink", i, "before") for i in (1, 2, 4, 5)],
 ]
 
 
@@ -430,24 +472,27 @@ def test_kill(make_images, extract, in_child, tmp_path, owner, name, count, when
         with FeatureCache(out) as cache:
             cache.verify()
             assert len(cache) == 18
-    done = len(list(tmp_path.glob("out.h5.shards/*[0-9].h5")))
+    done = len(list(tmp_path.glob("out.h5.shards/*[0-9].shard")))
     reads = 0
-    original = rezsl_features.extract.read_image
+    original = rezsl_features._reading.read_image
 
     def count_reads(path):
         nonlocal reads
-        reads += 1
-        return original(path)
+        image = original(path)
+        reads += 1  # bad ones are tried again, and raise
+        return image
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rezsl_features.extract, "read_image", count_reads)
+        patch.setattr(rezsl_features._reading, "read_image", count_reads)
         finished = out.exists()
         with extract(root) as cache:
             cache.verify()
             got = cache.X[:].tobytes(), cache.paths.tolist(), cache.failed
             assert (*got, cache.y.tolist()) == wanted
-    # What was finished is not computed again.
-    assert reads == (0 if finished else 22 - min(8 * done, 22))
+    # What was finished is not computed again. Three of the bad ones are in the first
+    # shard, one in the last.
+    left = {0: 18, 1: 18 - 5, 2: 18 - 13, 3: 0}[done]
+    assert reads == (0 if finished else left)
     assert names_in(tmp_path) == ["calm.h5", "images", "out.h5"]
 
 
@@ -458,7 +503,7 @@ def test_killed_restart_goes_on(make_images, extract, in_child, tmp_path):
     other = {"model": tiny_network(seed=1)}
 
     def run():
-        kill_at(rezsl_features.extract, "read_image", 18)
+        kill_at(rezsl_features._reading, "read_image", 18)
         extract(root, restart=True, **other)
 
     assert in_child(run) == -signal.SIGKILL
@@ -466,9 +511,9 @@ def test_killed_restart_goes_on(make_images, extract, in_child, tmp_path):
         cache.verify()
     with pytest.MonkeyPatch.context() as patch:
         kill = []
-        original = rezsl_features.extract.read_image
+        original = rezsl_features._reading.read_image
         patch.setattr(
-            rezsl_features.extract,
+            rezsl_features._reading,
             "read_image",
             lambda path: kill.append(path) or original(path),
         )
@@ -478,28 +523,372 @@ def test_killed_restart_goes_on(make_images, extract, in_child, tmp_path):
     assert names_in(tmp_path) == ["images", "out.h5"]
 
 
-def test_shards_of_nobody_are_not_believed(make_images, extract, in_child, tmp_path):
+def test_a_folder_that_is_not_ours_is_left_alone(make_images, extract, tmp_path):
+    folder = tmp_path / "out.h5.shards"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("two years")
+    for restart in (False, True):
+        with pytest.raises(ExtractionError, match="Move it away, or give another"):
+            extract(make_images(), restart=restart)
+    assert (folder / "thesis.txt").read_text() == "two years"
+    assert names_in(tmp_path) == ["images", "out.h5.shards"]
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_no_folder_at_all(make_images, extract, tmp_path, kind):
+    place, mine = tmp_path / "out.h5.shards", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "identity.json").write_text("{}")
+    if kind == "link":
+        place.symlink_to(mine)
+    else:
+        place.write_text("notes")
+    with pytest.raises(ExtractionError, match=f"is a {kind}. Move it away"):
+        extract(make_images(), restart=True)
+    assert names_in(mine) == ["identity.json"] and place.is_symlink() == (
+        kind == "link"
+    )
+
+
+def test_what_others_put_into_the_folder_stays(
+    make_images, extract, in_child, tmp_path, caplog
+):
+    begun(make_images(), extract, in_child)
+    notes = tmp_path / "out.h5.shards" / "notes.txt"
+    notes.write_text("mine")
+    assert len(extract(make_images())) == 22
+    assert "notes.txt, which the extractor did not make" in caplog.text
+    assert names_in(notes.parent) == ["notes.txt"] and notes.read_text() == "mine"
+
+
+def damage_cut(path, other):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def damage_flip(path, other):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def damage_reason(path, other):
+    content = path.read_bytes()
+    assert b'""' in content
+    path.write_bytes(content.replace(b'""', b'"x"', 1))
+
+
+def damage_copy(path, other):
+    path.write_bytes(other.read_bytes())
+
+
+def damage_swap(path, other):
+    path.rename(path.with_name("x"))
+    other.rename(path)
+    path.with_name("x").rename(other)
+
+
+def damage_link(path, other):
+    path.rename(path.with_name("x"))
+    path.symlink_to(path.with_name("x"))
+
+
+def damage_empty(path, other):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "dropped"),
+    [
+        (damage_cut, 1),
+        (damage_flip, 1),
+        (damage_reason, 1),
+        (damage_copy, 1),
+        (damage_swap, 2),
+        (damage_link, 1),
+        (damage_empty, 1),
+    ],
+)
+def test_damaged_shards_are_computed_again(
+    make_images, extract, in_child, tmp_path, caplog, damage, dropped
+):
+    """In the same run, and a line says which."""
+    root = make_images()
+    with extract(root, tmp_path / "calm.h5") as calm:
+        wanted = calm.X[:].copy()
+    begun(root, extract, in_child)
+    shards = sorted(tmp_path.glob("out.h5.shards/*[0-9].shard"))
+    assert len(shards) == 2
+    damage(*shards)
+    with extract(root) as cache:
+        assert np.array_equal(cache.X, wanted)
+    assert caplog.text.count("dropped; its 8 images are computed again") == dropped
+    assert str(shards[0]) in caplog.text
+
+
+def test_a_shard_of_another_run_is_not_believed(
+    make_images, extract, in_child, tmp_path, caplog
+):
     root = make_images()
     wanted = np.asarray(extract(root, tmp_path / "calm.h5").X)
     begun(root, extract, in_child, model=tiny_network(seed=1))
-    (tmp_path / "out.h5.shards" / "identity.json").unlink()
+    foreign = tmp_path / "foreign.shards"
+    (tmp_path / "out.h5.shards").rename(foreign)
+    begun(root, extract, in_child)
+    name = "000000000000.shard"
+    shutil.copy(foreign / name, tmp_path / "out.h5.shards" / name)
     assert np.array_equal(extract(root).X, wanted)
+    assert "it is of another run" in caplog.text
 
 
-def test_damaged_shards_are_computed_again(make_images, extract, in_child, tmp_path):
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"identity": {}}', "\0\0"])
+def test_a_damaged_record_is_not_for_ever(
+    make_images, extract, in_child, tmp_path, caplog, content
+):
     root = make_images()
     wanted = np.asarray(extract(root, tmp_path / "calm.h5").X)
     begun(root, extract, in_child)
-    shards = sorted(tmp_path.glob("out.h5.shards/*[0-9].h5"))
-    assert len(shards) == 2
-    shards[0].write_bytes(shards[0].read_bytes()[:-10])
-    content = bytearray(shards[1].read_bytes())
-    content[content.index(wanted[8:16].tobytes()) + 5] ^= 1
-    shards[1].write_bytes(content)
-    # The flipped bit shows when the hashes are checked, at the joining.
-    with pytest.raises(ExtractionError, match="was removed; the same command"):
-        extract(root)
+    (tmp_path / "out.h5.shards" / "identity.json").write_text(content)
     assert np.array_equal(extract(root).X, wanted)
+    assert "its 2 shards are. They are dropped and computed again" in caplog.text
+
+
+# -- pictures that change -----------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The pictures that have been read without an error."""
+    found = []
+    original = rezsl_features._reading.read_image
+
+    def read(path):
+        image = original(path)
+        found.append(Path(path).name)
+        return image
+
+    monkeypatch.setattr(rezsl_features._reading, "read_image", read)
+    return found
+
+
+def repaint(path, color="red"):
+    Image.new("RGB", (9, 9), color).save(path)
+
+
+def later(path):
+    """A time of modification that is another, also where clocks are coarse."""
+    found = os.stat(path)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize("when", ["finished", "begun"])
+def test_changed_and_mended_pictures(
+    make_images, extract, in_child, tmp_path, reads, caplog, when
+):
+    """Their batches are computed again, to the bits of an unbroken run."""
+    caplog.set_level("INFO", "rezsl_features")
+    root = make_images()
+    spoil(root)
+    table = ([f"class{i}" for i in range(3)], np.eye(3))
+    if when == "finished":
+        extract(root, class_attributes=table).close()
+    else:
+        begun(root, extract, in_child, class_attributes=table)
+    names = sorted(root.rglob("*.png"))
+    repaint(names[0])  # was bad
+    repaint(names[1], "blue")  # was good
+    later(names[2])  # is the same
+    reads.clear()
+    with extract(root) as cache:
+        cache.verify()
+        got = cache.X[:].tobytes(), cache.paths.tolist(), cache.failed, cache.sources
+        assert np.array_equal(cache.class_attributes, np.eye(3))
+    assert "1 images have changed and 1 that failed before" in caplog.text
+    # Tried once, then in its batch of four.
+    first = [name.name for name in names[:4]]
+    assert reads[:5] == [first[0], *first]
+    if when == "finished":
+        assert len(reads) == 5
+    with extract(root, tmp_path / "calm.h5", class_attributes=table) as calm:
+        wanted = calm.X[:].tobytes(), calm.paths.tolist(), calm.failed
+        assert got[:3] == wanted
+        assert np.array_equal(got[3]["sha256"], calm.sources["sha256"])
+    assert names_in(tmp_path) == ["calm.h5", "images", "out.h5"]
+    reads.clear()
+    extract(root).close()
+    assert reads == [] and "All is there already" in caplog.text
+
+
+def test_a_copy_elsewhere_costs_nothing(make_images, extract, tmp_path, reads):
+    """Times of modification differ after a copy; the content decides."""
+    root = make_images()
+    extract(root).close()
+    for path in root.rglob("*.png"):
+        later(path)
+    reads.clear()
+    extract(root).close()
+    assert reads == []
+
+
+def test_a_picture_that_becomes_bad_loses_its_row(make_images, extract):
+    root = make_images()
+    extract(root).close()
+    (root / "class0" / "000.png").write_bytes(b"no image")
+    with extract(root) as cache:
+        assert len(cache) == 21 and cache.failed[0][0] == "class0/000.png"
+
+
+def test_a_picture_that_is_gone_keeps_its_row(make_images, extract, caplog, reads):
+    """A disk that is not mounted costs no features."""
+    root = make_images()
+    files = sorted(str(path) for path in root.rglob("*.png"))
+    with extract(files) as cache:
+        before = cache.X[:].copy()
+    os.unlink(files[1])
+    repaint(files[2])
+    with extract(files) as cache:
+        assert len(cache) == 22
+        same = np.arange(22) != 2
+        assert np.array_equal(cache.X[:][same], before[same])
+        assert not np.array_equal(cache.X[2], before[2])
+    assert "1 images are not there any more" in caplog.text
+    assert "kept" in caplog.text
+
+
+def test_killed_while_changes_are_computed(
+    make_images, extract, in_child, tmp_path, reads
+):
+    root = make_images()
+    extract(root).close()
+    for path in root.rglob("*.png"):
+        repaint(path, "red" if "1" in path.name else "blue")
+    begun(root, extract, in_child)
+    with FeatureCache(tmp_path / "out.h5") as cache:
+        cache.verify()  # the old one, whole
+    assert len(list(tmp_path.glob("out.h5.shards/*.shard"))) == 2
+    reads.clear()
+    with extract(root) as cache:
+        assert len(reads) == 6
+        assert verify_features(cache, root, tiny_network(), transform=Small()) < 1e-5
+    assert names_in(tmp_path) == ["images", "out.h5"]
+
+
+def test_failures_of_the_network_are_tried_and_nothing_is_rewritten(
+    make_images, extract, tmp_path
+):
+    options = {"model": Sick(float("nan"))}
+    extract(make_images(8), **options).close()
+    before = os.stat(tmp_path / "out.h5").st_ino
+    assert len(extract(make_images(8), **options)) == 6
+    assert os.stat(tmp_path / "out.h5").st_ino == before
+
+
+def test_a_cache_that_does_not_know_its_files(make_images, extract, tmp_path):
+    """Of an older version: failures are mended, all else is believed."""
+    root = make_images()
+    spoil(root)
+    out = tmp_path / "out.h5"
+    with extract(root) as cache:
+        block, metadata = cache.X[:], cache.metadata
+        failed, y, paths = cache.failed, cache.y, cache.paths
+    write_cache(
+        out, [block], paths=paths, y=y, failed=failed, metadata=metadata, overwrite=True
+    )
+    repaint(root / "class0" / "000.png")
+    with extract(root) as cache:
+        assert len(cache) == 19 and cache.sources is None
+        assert np.array_equal(cache.X[1:], block)
+
+
+def test_a_damaged_cache_is_not_laundered(make_images, extract, tmp_path):
+    """Hashes are not written anew over rows that are not what was written."""
+    root = make_images()
+    table = ([f"class{i}" for i in range(3)], np.eye(3))
+    with extract(root) as cache:
+        row = cache.X[9].tobytes()
+    out = tmp_path / "out.h5"
+    content = bytearray(out.read_bytes())
+    content[content.index(row) + 2] ^= 4
+    out.write_bytes(content)
+    with pytest.raises(CacheError, match="damaged"):
+        extract(root, class_attributes=table)
+    repaint(root / "class0" / "000.png")
+    with pytest.raises(CacheError, match="damaged"):
+        extract(root)
+    assert out.read_bytes() == content
+    assert len(extract(root, class_attributes=table, restart=True)) == 22
+
+
+# -- the table that is stored ---------------------------------------------------------
+
+TABLE = ([f"class{i}" for i in range(3)], np.eye(3))
+OTHER = ([f"class{i}" for i in range(3)], 2 * np.eye(3))
+
+
+@pytest.mark.parametrize("when", ["finished", "begun", "restart"])
+def test_a_rerun_without_a_table_keeps_it(
+    make_images, extract, in_child, tmp_path, when
+):
+    root = make_images()
+    options = {"class_attributes": TABLE, "attribute_names": ["a", "b", "c"]}
+    if when == "begun":
+        begun(root, extract, in_child, **options)
+    else:
+        extract(root, **options).close()
+    repaint(root / "class0" / "000.png")
+    with extract(root, restart=when == "restart") as cache:
+        assert np.array_equal(cache.class_attributes, TABLE[1])
+        assert cache.attribute_names.tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("when", ["finished", "begun"])
+def test_another_table_takes_a_word(make_images, extract, in_child, when):
+    root = make_images()
+    if when == "begun":
+        begun(root, extract, in_child, class_attributes=TABLE)
+    else:
+        extract(root, class_attributes=TABLE).close()
+    with pytest.raises(ExtractionError, match="stored_attributes='replace'"):
+        extract(root, class_attributes=OTHER)
+    with extract(root, class_attributes=OTHER, stored_attributes="replace") as cache:
+        assert np.array_equal(cache.class_attributes, OTHER[1])
+        assert cache.attribute_names is None
+    with extract(root, stored_attributes="remove") as cache:
+        assert cache.class_attributes is None and cache.y is not None
+    with extract(root) as cache:
+        assert cache.class_attributes is None
+
+
+def test_a_killed_change_of_the_table_goes_on(make_images, extract, in_child):
+    root = make_images()
+    extract(root, class_attributes=TABLE).close()
+
+    def run():
+        kill_at(rezsl_features.extract, "write_cache", 1)
+        extract(root, class_attributes=OTHER, stored_attributes="replace")
+
+    assert in_child(run) == -signal.SIGKILL
+    with extract(root) as cache:
+        assert np.array_equal(cache.class_attributes, OTHER[1])
+
+
+def test_words_that_do_not_fit(make_images, extract):
+    root = make_images()
+    for options, match in (
+        ({"stored_attributes": "replace"}, "needs the new table"),
+        ({"stored_attributes": "remove", "class_attributes": TABLE}, "leave one"),
+        ({"stored_attributes": "burn"}, "keep, replace, remove"),
+    ):
+        with pytest.raises(ExtractionError, match=match):
+            extract(root, **options)
+
+
+def test_a_stored_table_that_no_longer_fits(make_images, extract):
+    extract(make_images(), class_attributes=TABLE).close()
+    root = make_images(8, classes=4)
+    with pytest.raises(ExtractionError, match="'class3'.*--stored-attributes"):
+        extract(root, restart=True)
+    with extract(root, restart=True, stored_attributes="remove") as cache:
+        assert len(cache) == 27
 
 
 def test_ctrl_c_keeps_what_is_finished(make_images, extract, tmp_path, monkeypatch):
@@ -518,7 +907,7 @@ def test_ctrl_c_keeps_what_is_finished(make_images, extract, tmp_path, monkeypat
 
     with pytest.raises(KeyboardInterrupt):
         extract(root, transform=Interrupted())
-    assert len(list(tmp_path.glob("out.h5.shards/*[0-9].h5"))) == 2
+    assert len(list(tmp_path.glob("out.h5.shards/*[0-9].shard"))) == 2
     assert not (tmp_path / "out.h5.lock").exists()
     assert np.array_equal(extract(root).X, wanted)
 
@@ -534,9 +923,9 @@ def test_full_disk(make_images, extract, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", full)
     with pytest.raises(CacheError, match="100 bytes left"):
         extract(root)
-    assert len(list(tmp_path.glob("out.h5.shards/*[0-9].h5"))) == 3
+    assert len(list(tmp_path.glob("out.h5.shards/*[0-9].shard"))) == 3
     monkeypatch.undo()
-    monkeypatch.setattr(rezsl_features.extract, "read_image", None)
+    monkeypatch.setattr(rezsl_features._reading, "read_image", None)
     assert len(extract(root)) == 22
 
 
@@ -675,7 +1064,7 @@ def test_fifty_kills_over_a_real_extraction(shared, tmp_path):
 
 def test_a_worker_says_nothing_of_a_main_process_that_has_gone(capsys):
     for error in (ConnectionResetError(), EOFError()):
-        rezsl_features.extract._unless_alone(type(error), error, None)
+        rezsl_features._reading._unless_alone(type(error), error, None)
     assert capsys.readouterr().err == ""
-    rezsl_features.extract._unless_alone(ValueError, ValueError("a bug"), None)
+    rezsl_features._reading._unless_alone(ValueError, ValueError("a bug"), None)
     assert "a bug" in capsys.readouterr().err
