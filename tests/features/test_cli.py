@@ -350,6 +350,46 @@ def test_export_that_cannot_be(run, tiny_cache, tmp_path):
     assert code == 1 and "2 regions per image" in err
 
 
+def test_export_says_what_public_code_may_trip_over(run, tmp_path):
+    cache, folder, unseen = (tmp_path / name for name in ("a.h5", "OUT", "unseen.txt"))
+    names = ["cat", "dog", "emu", *(f"ghost{i}" for i in range(6))]
+    FeatureCache.from_arrays(
+        cache,
+        np.arange(10.0).reshape(5, 2),
+        ["cat", "cat", "cat", "dog", "emu"],
+        class_attributes=(names, np.arange(18.0).reshape(9, 2)),
+    ).close()
+    unseen.write_bytes("\ufeffemu\nghost0\n".encode())
+    options = ["--xlsa17", folder, "--unseen", unseen]
+    code, text, _ = run("export", cache, *options)
+    assert code == 0
+    left_out = "ghost0, ghost1, ghost2, ghost3, ghost4, ... (6)"
+    assert f"Left out, for lack of images: {left_out}." in text
+    assert text.splitlines()[-2].startswith("Made train and val")
+    assert text.splitlines()[-1].endswith("trip over: dog.")
+    assert load_xlsa17(tmp_path, "OUT").class_names.tolist() == ["cat", "dog", "emu"]
+
+    # One seen class cannot be divided.
+    unseen.write_text("emu\ndog\n")
+    options = ["--xlsa17", tmp_path / "ONE", "--unseen", unseen]
+    code, text, _ = run("export", cache, *options, "--test-seen", 0)
+    assert code == 0 and "No train and val, for trainval has a single class." in text
+    assert "\ntest_seen    0 images of 0 classes\n" in text
+
+    unseen.write_bytes("\ufeffemü".encode("utf-16"))
+    options = ["--xlsa17", tmp_path / "BAD", "--unseen", unseen]
+    code, _, err = run("export", cache, *options)
+    assert code == 1 and "unseen.txt is no text in UTF-8" in err
+    for wrong, sentence in (
+        (["--test-seen", 1], "test_seen must be a share from 0 to below 1, got 1.0"),
+        (["--val-classes", 2], "val_classes must be a number of classes from 1 to 1"),
+    ):
+        unseen.write_text("emu\n")
+        code, _, err = run("export", cache, *options, *wrong)
+        assert code == 1 and sentence in err
+    assert not (tmp_path / "BAD").exists()
+
+
 def test_import_of_nothing(run, tmp_path):
     code, _, err = run("import", tmp_path / "x" / "res101.mat", "--out", "y.h5")
     assert code == 1 and str(tmp_path / "x") in err and len(err.splitlines()) == 1
