@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, that takes tests from the others when it has none left.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 # One thread for each process: with more, threads of small steps wait for each other,
@@ -16,16 +18,16 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/plot_unseen_pictures.py --out demo_output
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-# Also the slow checks.
+# Also the slow checks, and each example as a user runs it.
 test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 # The estimators' whole contract once more, with scikit-learn's array API on
 # (scipy reads the variable when it is imported, so it takes another process).
 array-api: $(VENV)/.test
-	SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -k scikit_learn_checks \
+	SCIPY_ARRAY_API=1 $(PYTEST) -k scikit_learn_checks \
 		tests/test_regressor.py tests/test_classifier.py
 
 doctest: $(VENV)/.test
@@ -34,8 +36,10 @@ doctest: $(VENV)/.test
 
 # The pages, with the gallery run anew; warnings are errors. No network is needed
 # once everything is installed. Look at docs/_build/html/index.html.
-docs: $(VENV)/.docs
+# What the examples print is checked as well.
+docs: $(VENV)/.docs $(VENV)/.test
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+	REZSL_GALLERY=docs/auto_examples $(BIN)/python -m pytest -m slow tests/test_examples.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

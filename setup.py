@@ -35,6 +35,7 @@ TEST = [
     "pyarrow>=14",
     "pytest>=8",
     "pytest-timeout>=2.2",
+    "pytest-xdist>=3.6",
     "rich>=13",  # scikit-learn's ProgressBar
     "ruff>=0.12",
 ]
