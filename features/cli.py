@@ -27,7 +27,7 @@ from .delimited import read_lines
 from .extract import AMPS, ENGINES, ExtractionError, extract_features, verify_features
 from .images import find_images, find_repeated, order_from_xlsa17
 from .reading import PLUGINS, image_formats
-from .terminal import say
+from .terminal import printable, say
 
 __all__ = ["main"]
 
@@ -398,9 +398,7 @@ def _inspect(args):
         if cache.class_attributes is not None:
             say(f"attributes        {cache.class_attributes.shape[1]}")
             names = [] if cache.attribute_names is None else cache.attribute_names
-            for line in textwrap.wrap(
-                ", ".join(names), 86, break_on_hyphens=False, break_long_words=False
-            ):
+            for line in _wrapped(names):
                 say(f"  {line}")
         for name, rows in cache.splits.items():
             say(f"split             {name}: {len(rows)} rows")
@@ -409,6 +407,16 @@ def _inspect(args):
         say(f"failed            {len(cache.failed)}")
         for path, reason in cache.failed:
             say(f"  {path}: {reason}")
+
+
+def _wrapped(names):
+    """Names in lines, none of them cut."""
+    # textwrap does not break at a no-break space.
+    text = ", ".join(
+        printable(name).replace(" ", "\N{NO-BREAK SPACE}") for name in names
+    )
+    lines = textwrap.wrap(text, 86, break_on_hyphens=False, break_long_words=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _verify(args):

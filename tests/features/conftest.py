@@ -1,12 +1,14 @@
 """Tiny images and a tiny network: what the extractor promises needs no real ones."""
 
 import os
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from rezsl_features import extract_features
+from rezsl_features.cli import main
 from tiny import Small, tiny_network
 
 
@@ -66,3 +68,20 @@ def in_child():
         return os.WEXITSTATUS(status)
 
     return run
+
+
+@pytest.fixture
+def run(capsys):
+    """Run one command; give its exit code, stdout and stderr without the bar."""
+
+    def call(*args):
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        sentences = [
+            line for line in re.split(r"[\r\n]", err) if "images/s" not in line
+        ]
+        return code, out, "\n".join(line for line in sentences if line.strip())
+
+    return call

@@ -25,23 +25,6 @@ SMALL = ["--backbone", "test_resnet", "--weights", "random"]
 
 
 @pytest.fixture
-def run(capsys):
-    """Run one command; give its exit code, stdout and stderr without the bar."""
-
-    def call(*args):
-        capsys.readouterr()
-        code = main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        sentences = [
-            line for line in re.split(r"[\r\n]", err) if "images/s" not in line
-        ]
-        return code, out, "\n".join(line for line in sentences if line.strip())
-
-    return call
-
-
-@pytest.fixture
 def tiny_cache(make_images, tmp_path):
     """A cache of 22 images, without timm."""
     root = make_images()
