@@ -81,7 +81,7 @@ def one_split(data, E, number, args):
     def note(variant, model, x, weights):
         model.set_params(random_state=0, device="cpu").fit(x[train], S)
         for kind, weight in weights.items():
-            model.set_params(feature_weight=weight)
+            model.feature_weight_ = weight
             named = model.predict(x[test], prototypes)
             found[kind + variant] = mean_per_class_accuracy(truth, named)
 

@@ -83,11 +83,11 @@ def one_split(data, number, max_per_class):
 
     reg = fitted(X, S, group)
     for weight in (0.33, 0.5, 0.67, 0.8):
-        reg.set_params(feature_weight=weight)
+        reg.feature_weight_ = weight
         end = " (default)" if weight == 0.67 else ""
         note(f"both, feature_weight {weight}{end}", reg._scores(X_test, P))
 
-    reg.set_params(feature_weight=0.0)
+    reg.feature_weight_ = 0.0
     note("attributes: cosine", reg._scores(X_test, P))
     output, space = reg._outputs(X_test), reg._space.transform
     residual = reg._outputs(X) - space(S)[group]
@@ -107,7 +107,7 @@ def one_split(data, number, max_per_class):
             trusted(output, space(P), np.concatenate(residual)),
         )
 
-    reg.set_params(feature_weight=1.0)
+    reg.feature_weight_ = 1.0
     note("features: all of it", reg._scores(X_test, P))
     x, x_test = reg._features.transform(X), reg._features.transform(X_test)
     varying = reg._space.varying

@@ -129,9 +129,7 @@ def few_classes(data, number, max_per_class):
         rows = np.isin(group, kept)
         reg = fitted(X[rows], S[kept], np.searchsorted(kept, group[rows]))
         found[k] = [
-            mean_per_class_accuracy(
-                truth, reg.set_params(feature_weight=w)._scores(X_test, P).argmax(1)
-            )
+            mean_per_class_accuracy(truth, sided(reg, X_test, P, w).argmax(1))
             for w in SHARES
         ]
     return found
@@ -170,7 +168,7 @@ def one_split(data, number, max_per_class):
         device="cpu",
     ).fit(X, group)
     seconds = time.perf_counter() - start
-    learned = standard(embedding._class_scores(X_test, P, None))
+    learned = standard(embedding._class_scorer(P, None)(X_test))
     note("learned prototypes alone", learned, seconds)
     thirds = by_attributes[0] + by_features + learned
     note("learned prototypes, thirds", thirds, seconds)
@@ -212,7 +210,8 @@ def one_split(data, number, max_per_class):
 
 
 def sided(reg, X, P, share):
-    return reg.set_params(feature_weight=share)._scores(X, P)
+    reg.feature_weight_ = share
+    return reg._scores(X, P)
 
 
 def standard(scores):

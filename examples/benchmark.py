@@ -523,8 +523,8 @@ def look(job, rows, chosen, seed):
     unseen_rows = slice(len(job.split.test_unseen))
     # The model was fitted without a penalty, so these scores are raw.
     scores = model.decision_function(X)
-    seen = np.isin(model.candidates_, model.classes_)
-    column = {name: k for k, name in enumerate(model.candidates_.tolist())}
+    seen = np.isin(model.classes_, model.seen_classes_)
+    column = {name: k for k, name in enumerate(model.classes_.tolist())}
     truth = np.array([column[name] for name in y.tolist()])
     penalty = chosen["seen_penalty"]
     report = gzsl_report(truth, scores, seen, penalty=penalty or 0.0)

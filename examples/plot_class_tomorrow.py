@@ -32,7 +32,7 @@ today = ZeroShotClassifier(
     seen_penalty="auto",
 )
 today.fit(digits.X[digits.trainval], digits.y[digits.trainval])
-print("knows:", *today.candidates_)
+print("knows:", *today.classes_)
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name, "digits.joblib")
@@ -87,7 +87,7 @@ def row(drawn):
 model = joblib.load(path)
 folder.cleanup()
 two = model.with_classes((["two"], row(strokes["two"])))
-print("now knows:", *two.candidates_)
+print("now knows:", *two.classes_)
 
 # %%
 # ``with_classes`` gives a fitted copy; the old one is as it was. Weights are shared, so

@@ -64,11 +64,9 @@ for value in (0.0, penalty):
 # ``oracle_H``: the penalty was chosen on the samples it is measured on, so it is an
 # upper bound and never a result.
 
-classifier.seen_penalty_ = 0.0  # scores without a penalty
-scores = classifier.decision_function(data.X[rows])
-candidates = classifier.candidates_
-seen = np.isin(candidates, classifier.classes_)
-number = {name: k for k, name in enumerate(candidates)}
+scores = classifier.class_scores(data.X[rows])  # without the penalty
+seen = np.isin(classifier.classes_, classifier.seen_classes_)
+number = {name: k for k, name in enumerate(classifier.classes_)}
 column = np.array([number[name] for name in data.y[rows]])
 
 print("penalty                    U      S      H")
@@ -87,7 +85,6 @@ print(f"AUSUC {report.AUSUC:.3f}")
 # open diamond the oracle. A second model comes onto the same axes by handing them on:
 # here one that names classes by their predicted attributes alone.
 
-classifier.seen_penalty_ = penalty
 display = SeenUnseenCurveDisplay.from_estimator(
     classifier, data.X[rows], data.y[rows], name="both sides"
 )

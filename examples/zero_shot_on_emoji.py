@@ -125,10 +125,10 @@ def line(figures):
 
 def generalised(model, X, y, test_unseen, test_seen):
     """U, S, H and AUSUC: all classes are candidates, the penalty is the model's."""
-    classes = model.candidates_
-    seen = np.isin(classes, model.classes_)
+    classes = model.classes_
+    seen = np.isin(classes, model.seen_classes_)
     rows = np.concatenate([test_unseen, test_seen])
-    scores = model.decision_function(X[rows]) + model.seen_penalty_ * seen
+    scores = model.class_scores(X[rows])
     column = {name: i for i, name in enumerate(classes)}
     truth = [column[name] for name in y[rows]]
     return gzsl_report(truth, scores, seen, penalty=model.seen_penalty_)

@@ -74,7 +74,7 @@ def main():
     prototypes = table[np.isin(classes, unseen)]
     for label, model, x in [("MLP", mlp, pooled), ("attention", attends, X)]:
         for weight in (0.0, model.feature_weight):
-            model.set_params(feature_weight=weight)
+            model.feature_weight_ = weight
             named = model.predict(x[is_unseen], prototypes, classes=unseen)
             T1 = mean_per_class_accuracy(y[is_unseen], named)
             print(f"{label}, feature_weight {weight}: T1 {T1:.3f}")

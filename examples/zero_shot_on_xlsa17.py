@@ -133,10 +133,9 @@ def one_seed(model, X, data, seed):
         classes=unseen,
     )
     rows = np.concatenate([data.test_seen, data.test_unseen])
-    seen = np.isin(model.candidates_, model.classes_)
-    scores = model.decision_function(X[rows])
-    scores = scores + np.where(seen, np.float32(penalty), 0)  # without the penalty
-    column = {name: k for k, name in enumerate(model.candidates_)}
+    seen = np.isin(model.classes_, model.seen_classes_)
+    scores = model.class_scores(X[rows])  # without the penalty
+    column = {name: k for k, name in enumerate(model.classes_)}
     report = gzsl_report(
         np.array([column[name] for name in data.y[rows]]), scores, seen, penalty=penalty
     )

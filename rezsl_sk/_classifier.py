@@ -50,14 +50,13 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (K,)
-        Labels of fit, sorted: the seen classes.
+    classes_, candidates_ : ndarray of shape (k,)
+        The candidates, sorted: classes of the columns of :meth:`decision_function`
+        and :meth:`predict_proba`, where scikit-learn looks for them. Both are one
+        array.
 
-    candidates_ : ndarray of shape (k,)
-        Classes of the columns of :meth:`decision_function` and
-        :meth:`predict_proba`. With "all": first the unseen, then the seen, in
-        the order of the table, so that at equal scores an unseen class wins;
-        without a table, `classes_`.
+    seen_classes_ : ndarray of shape (K,)
+        Labels of fit, sorted.
 
     class_names_ : ndarray of shape (C,)
         Classes of the table.
@@ -163,7 +162,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         task = context.subcontext(task_name="fit regressor")
         with task.propagate_callback_context(self.regressor_):
             task.call_on_fit_task_begin(estimator=self, **shown)
-            self._fit_regressor(X, group, self.classes_)
+            self._fit_regressor(X, group, self.seen_classes_)
             task.call_on_fit_task_end(estimator=self, **shown)
         # Three of the levels are decorators of fit.
         self._warn_of_equals(stacklevel=6)
@@ -183,9 +182,9 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n, k)
-            Of ``candidates_``; each row sums to 1. Not calibrated.
+            Of ``classes_``; each row sums to 1. Not calibrated.
         """
-        return softmax(self._logits(X), axis=1)
+        return self._of_logits(X, softmax)
 
     def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """Logarithm of :meth:`predict_proba`.
@@ -199,7 +198,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         -------
         log_probabilities : ndarray of shape (n, k)
         """
-        return log_softmax(self._logits(X), axis=1)
+        return self._of_logits(X, log_softmax)
 
     # ---- what the mixin asks for --------------------------------------------
 
@@ -214,7 +213,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     def _check_X(self, X):
         X = super()._check_X(X)
         # Of regions only their number has been compared.
-        return self.regressor_._check_X(X) if self._takes_regions() else X
+        return self.regressor_._check_X(X) if self._regions else X
 
     def _fit_seen(self, X, group, classes):
         self.regressor_ = self._new_regressor()
@@ -237,18 +236,23 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         # One number per label: two classes with equal attributes stay two.
         return X, S, prototypes.astype(X.dtype)
 
-    def _class_scores(self, X, prototypes, names):
-        return self.regressor_._scores(self.regressor_._check_X(X), prototypes, names)
-
     def _class_scorer(self, prototypes, names):
         score = self.regressor_._scorer(prototypes, names)
         return lambda X: score(self.regressor_._in_working_dtype(X, False))
 
+    @property
+    def _rows_at_once(self):
+        return self.regressor_._rows_at_once
+
     def _attribute_space(self):
         return self.regressor_._space
 
-    def _logits(self, X):
-        return self._calibrated_scores(self._check_X(X)) * self.regressor_.scale
+    def _of_logits(self, X, function):
+        columns, score = self._calibrated_scorer()
+        scale = self.regressor_._scale
+        return self._in_blocks(
+            self._check_X(X), columns, lambda X: function(score(X) * scale, axis=1)
+        )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "regressor_")

@@ -235,6 +235,10 @@ class ReZSLRegressor(
     intercepts_ : list of ndarray, the l-th of shape (n_out_l,)
         Biases.
 
+    feature_weight_ : float
+        The weight in use: `feature_weight` at the time of fit. Another value in
+        [0, 1] changes the answers without a new fit, if fit had a feature side.
+
     validation_classes_ : ndarray of int
         Rows of `prototypes_` that early stopping held out.
 
@@ -674,10 +678,11 @@ class ReZSLRegressor(
                 )
             S_hat = self._from_space(self._outputs(self._check_X(X)))
             return S_hat[:, 0] if self._y_ndim == 1 else S_hat
-        names, n_classes, score = self._ranking(prototypes, classes)
+        names, columns, score = self._ranking(prototypes, classes)
         X = self._check_X(X)
         best = np.empty(len(X), dtype=np.intp)
-        for rows, block in blocks(X, min(self._rows_at_once, score_rows(n_classes))):
+        n_rows = min(self._rows_at_once, score_rows(len(columns)))
+        for rows, block in blocks(X, n_rows):
             best[rows] = score(block).argmax(axis=1)
         return best if names is None else names[best]
 
@@ -810,6 +815,8 @@ class ReZSLRegressor(
         if is_table is None:
             is_table = len(prototypes) <= len(group) / 2
         self._is_table = bool(is_table)
+        # What predictions read: `set_params` after fit must not change them.
+        self.feature_weight_, self._scale = self.feature_weight, self.scale
 
     def _hold_out(self, n_classes, generator):
         n_held_out = max(2, round(self.validation_fraction * n_classes))
@@ -1198,7 +1205,8 @@ class ReZSLRegressor(
         """Scores (n, k) of checked X for prototypes (k, a) in raw units."""
         score = self._scorer(prototypes, names)
         scores = np.empty((len(X), len(prototypes)), dtype=self.coefs_[0].dtype)
-        for rows, block in blocks(X, self._rows_at_once):
+        n_rows = min(self._rows_at_once, score_rows(len(prototypes)))
+        for rows, block in blocks(X, n_rows):
             scores[rows] = score(block)
         return scores
 
@@ -1226,7 +1234,7 @@ class ReZSLRegressor(
             by_attributes = compare(self._finite(self._head_outputs(x)))
             by_features = self._side.similarities(self._side_input(x), weights)
             by_features *= self._side_unit
-            return by_attributes + self.feature_weight * (by_features - by_attributes)
+            return by_attributes + self.feature_weight_ * (by_features - by_attributes)
 
         return equal_columns(score, varying)
 
@@ -1234,7 +1242,7 @@ class ReZSLRegressor(
         return check_array(output, input_name="predictions")
 
     def _ranking(self, prototypes, classes):
-        """Names of the candidates (None: row numbers), their number, the scorer."""
+        """Names of the candidates (None: row numbers), which are scored, the scorer."""
         names, matrix, _ = check_table(
             prototypes,
             what="prototypes",
@@ -1242,7 +1250,7 @@ class ReZSLRegressor(
             attribute_names=self.attribute_names_,
             n_attributes=len(self.attribute_offset_),
         )
-        return names, len(matrix), self._scorer(matrix, names)
+        return names, np.arange(len(matrix)), self._scorer(matrix, names)
 
     def _errors(self, scaled, prototypes, group, n_classes, outputs=None):
         """Class by attribute mean squared error in the space of training.

@@ -199,7 +199,7 @@ class _Facts:
             attributes=attributes,
             attribute_names=np.asarray(attribute_names).astype(str),
             classes=classes,
-            seen=np.isin(classes, final.classes_),
+            seen=np.isin(classes, final.seen_classes_),
             count=count,
             accuracy=hits / count,
         )
@@ -232,7 +232,7 @@ class _Facts:
         0 for attributes that do not vary there.
         """
         table = self.final.class_attributes_
-        seen = table[np.isin(self.final.class_names_, self.final.classes_)]
+        seen = table[np.isin(self.final.class_names_, self.final.seen_classes_)]
         spread = seen.std(axis=0)
         varies = np.ptp(seen, axis=0) > 1e-6 * np.abs(seen).max(axis=0)
         scaled = (table - seen.mean(axis=0)) / np.where(varies, spread, 1)
@@ -307,10 +307,10 @@ def _scores(facts):
     else:
         side = "unseen" if T1 is not None else "seen"
         if side == "unseen" and view.seen.any():
-            rows = np.isin(facts.y, facts.final.candidates_)
+            rows = np.isin(facts.y, facts.final.classes_)
             if rows.any():
                 hit = mean_per_class_accuracy(facts.y[rows], facts.answers[rows])
-                n = len(facts.final.candidates_)
+                n = len(facts.final.classes_)
                 cards.append(("U", hit, f"unseen, among its {n} candidates"))
         if side == "seen":
             hit = mean_per_class_accuracy(facts.y, facts.answers)
@@ -319,13 +319,13 @@ def _scores(facts):
             f"There are samples of {side} classes only, so there is no trade-off "
             "between seen and unseen classes to show (H, AUSUC)."
         )
-    own = np.isin(facts.final.candidates_, facts.final.classes_)
+    own = np.isin(facts.final.classes_, facts.final.seen_classes_)
     if (own.all() or not own.any()) and not view.seen.all():
         words.append(
             f"This classifier answers with {'seen' if own.all() else 'unseen'} classes "
             "only; U, S, H and the curve show what it would do among all."
         )
-    seen_answer = np.isin(facts.answers, facts.final.classes_)
+    seen_answer = np.isin(facts.answers, facts.final.seen_classes_)
     unseen = ~facts.of_seen
     if among_all is not None and own.any() and not own.all():
         words.append(
@@ -365,7 +365,7 @@ def _table_remarks(facts):
     if len(held):
         yield (
             f"Early stopping held out {len(held)} of the seen classes, so nothing was "
-            f"learnt from their samples: {_listed(facts.final.classes_[held])}."
+            f"learnt from their samples: {_listed(facts.final.seen_classes_[held])}."
         )
     _, index, count = np.unique(
         space.round(6) + 0.0, axis=0, return_inverse=True, return_counts=True
@@ -379,7 +379,7 @@ def _table_remarks(facts):
 
 
 def _hardest(facts):
-    told = np.isin(facts.classes, facts.final.candidates_)
+    told = np.isin(facts.classes, facts.final.classes_)
     stories = []
     for side, seen in (("unseen", False), ("seen", True)):
         mine = np.flatnonzero(told & (facts.seen == seen) & (facts.accuracy < 1))

@@ -509,7 +509,7 @@ def fit_side_by_side(estimators, X, y, side):
                 rows, group = estimator._start_fit(X, y)
                 estimator.seen_penalty_ = estimator._choose_penalty(rows, group)
                 estimator.regressor_ = estimator._new_regressor()
-                data = estimator._regressor_data(rows, group, estimator.classes_)
+                data = estimator._regressor_data(rows, group, estimator.seen_classes_)
                 data, is_table = (*data, group), True
                 regressors.append(estimator.regressor_)
             else:

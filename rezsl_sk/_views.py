@@ -1,8 +1,8 @@
 """What a fitted estimator says of samples: the arrays that figures and report show.
 
 Knows neither matplotlib nor HTML. Reads public attributes, so that any zero-shot
-classifier will do that has `classes_`, `candidates_`, `class_names_`,
-`class_attributes_`, `seen_penalty_` and scores without a penalty.
+classifier will do that has `classes_` (its candidates, sorted), `seen_classes_`,
+`class_names_`, `class_attributes_`, `seen_penalty_` and `class_scores`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def final_estimator(estimator):
 
 
 def is_classifier(final):
-    return hasattr(final, "candidates_") and hasattr(final, "_candidate_scores")
+    return hasattr(final, "seen_classes_") and hasattr(final, "class_scores")
 
 
 def is_regressor(final):
@@ -124,7 +124,7 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
         labels, seen = number[: len(S)], np.unique(number[len(S) :])
     else:
         X = np.asarray(X)  # a classifier fits its regressor without column names
-        labels, seen = y, final.classes_
+        labels, seen = y, final.seen_classes_
         row = rows_of(final.class_names_, labels, type(final).__name__)
         S = final.class_attributes_[row]
     if S.shape[1] != len(regressor.attribute_offset_):
@@ -184,13 +184,13 @@ def score_view(estimator, X, y, *, what):
     X, final = _through_pipelines(estimator, X)
     y = np.asarray(y)
     if is_classifier(final):
-        classes = final.candidates_
-        seen = np.isin(classes, final.classes_)
+        classes = final.classes_
+        seen = np.isin(classes, final.seen_classes_)
         if seen.all() or not seen.any():
             classes = final.class_names_
-            seen = np.isin(classes, final.classes_)
+            seen = np.isin(classes, final.seen_classes_)
         column = rows_of(classes, y, f"this {type(final).__name__}")
-        scores = final._candidate_scores(X, classes)
+        scores = final.class_scores(X, classes)
         return ScoreView(classes, seen, column, scores, float(final.seen_penalty_))
     if is_regressor(final) and len(final.prototypes_):
         known = final.prototypes_

@@ -26,14 +26,12 @@ from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, open_rows
 from ._repr import TableReprMixin
 from ._tables import check_names, check_table, distinct_rows
-from .decoding import score_rows, stack_calibrated
+from .decoding import SCORE_ROWS, score_rows, stack_calibrated
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
 
 if TYPE_CHECKING:
     import pandas
-
-PREDICT_ROWS = 8192  # rows scored at a time: the scores of all need not fit
 
 
 class ZeroShotMixin(TableReprMixin, ClassifierMixin):
@@ -45,9 +43,11 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         _fit_seen(X, group, classes)
             Learn from checked X (n, d); ``classes[group[i]]`` is the label of
             row i, and ``_attributes_of(classes)`` its attributes.
-        _class_scores(X, prototypes, names)
-            Scores (n, k) of checked X for classes with attributes (k, a) in the
-            table's units; larger is nearer. `names` (k,) is for messages.
+        _class_scorer(prototypes, names)
+            A function from checked rows (m, d) to their scores (m, k) for classes
+            with attributes (k, a) in the table's units; larger is nearer. What
+            depends on the classes alone is computed before it is returned. `names`
+            (k,) is for messages.
         _attribute_space()
             The :class:`~rezsl_sk._scaling.AttributeSpace` of the seen classes.
 
@@ -56,6 +56,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     """
 
     _streams = False
+    _rows_at_once = SCORE_ROWS  # at most
 
     _zero_shot_constraints: dict = {
         "class_attributes": "no_validation",
@@ -96,7 +97,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         """
         X, group = self._start_fit(X, y)
         self.seen_penalty_ = self._choose_penalty(X, group)
-        self._fit_seen(X, group, self.classes_)
+        self._fit_seen(X, group, self.seen_classes_)
         # Two of the levels are decorators of fit.
         self._warn_of_equals(stacklevel=5)
         return self
@@ -112,14 +113,63 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         Returns
         -------
         scores : ndarray of shape (n, k), or (n,) with two candidates
-            Scores of ``candidates_``, less the penalty for seen ones; with two
-            candidates the second's less the first's.
+            Scores of the classes in ``classes_``, less the penalty for seen ones;
+            with two candidates the second's less the first's.
         """
-        scores = self._calibrated_scores(self._check_X(X))
+        scores = self._in_blocks(self._check_X(X), *self._calibrated_scorer())
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def class_scores(
+        self, X: ArrayLike, classes: ArrayLike | None = None
+    ) -> np.ndarray:
+        """Scores of classes without the seen penalty.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        classes : array-like of shape (k,) or None, default=None
+            Names of classes of the table, candidates or not. None: ``classes_``, the
+            candidates.
+
+        Returns
+        -------
+        scores : ndarray of shape (n, k)
+            Column j is of ``classes[j]``; larger is nearer. Always of two axes.
+
+        Raises
+        ------
+        ValueError
+            If a class is not in the table.
+
+        Examples
+        --------
+        >>> from rezsl_sk.baselines import ESZSL
+        >>> from rezsl_sk.datasets import make_zero_shot
+        >>> data = make_zero_shot(random_state=0)
+        >>> clf = ESZSL((data.class_names, data.attributes), candidates="unseen")
+        >>> clf = clf.fit(data.X[data.trainval], data.y[data.trainval])
+        >>> clf.class_scores(data.X[:5]).shape
+        (5, 10)
+        >>> clf.class_scores(data.X[:5], clf.seen_classes_[:3]).shape
+        (5, 3)
+        """
+        X = self._check_X(X)
+        if classes is None:
+            columns = self._preference()
+            names = self.classes_[columns]
+        else:
+            names = check_classes(classes)
+            columns = np.arange(len(names))
+        score = self._class_scorer(self._attributes_of(names), names)
+        return self._in_blocks(X, columns, score)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The candidate with the highest score.
+
+        Of candidates with equal scores an unseen class comes before a seen one, and
+        the one that stands first in the table before the others.
 
         Parameters
         ----------
@@ -131,11 +181,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         labels : ndarray of shape (n,)
         """
         X = self._check_X(X)
-        score = self._calibrated_scorer()
+        columns, score = self._calibrated_scorer()
         best = np.empty(len(X), dtype=np.intp)
-        for rows, block in blocks(X, score_rows(len(self.candidates_))):
+        n_rows = min(self._rows_at_once, score_rows(len(columns)))
+        for rows, block in blocks(X, n_rows):
             best[rows] = score(block).argmax(axis=1)
-        return self.candidates_[best]
+        return self.classes_[columns[best]]
 
     def with_classes(
         self, class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike]
@@ -175,7 +226,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         (40, 50)
         """
         check_is_fitted(self)
-        if self.class_attributes is None:
+        if not self._has_table:
             raise ValueError(
                 "this classifier was fitted without class_attributes, so a class "
                 "cannot be described to it; fit it with a table."
@@ -200,11 +251,14 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             "class_attributes",
         )
         new.class_attributes_ = np.concatenate([self.class_attributes_, matrix])
+        # Of the parameters only the form of the table is read, which `clone` will fit.
         new.class_attributes = _extended(
-            self.class_attributes, new.class_names_, new.class_attributes_
+            self._given_table, new.class_names_, new.class_attributes_
         )
-        if not isinstance(self.candidates, str):
-            new.candidates = [*self.candidates_.tolist(), *names.tolist()]
+        new._given_table = new.class_attributes
+        new.candidates = self._candidates
+        if not isinstance(self._candidates, str):
+            new.candidates = [*self._candidates.tolist(), *names.tolist()]
         new._choose_candidates()
         new._warn_of_equals(stacklevel=3)
         return new
@@ -213,37 +267,42 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _read_table(self):
         self._attribute_names = None
-        if self.class_attributes is None:
-            self.class_names_ = self.classes_
-            self.class_attributes_ = np.eye(len(self.classes_))
+        self._given_table = self.class_attributes
+        if not self._has_table:
+            self.class_names_ = self.seen_classes_.copy()
+            self.class_attributes_ = np.eye(len(self.seen_classes_))
             return
         names, matrix, attribute_names = _read(self.class_attributes)
-        if (names.dtype.kind in "US") != (_is_text(self.classes_)):
+        if (names.dtype.kind in "US") != (_is_text(self.seen_classes_)):
             raise ValueError(
-                f"y has labels such as {self.classes_[0]!r} and class_attributes has "
-                f"classes such as {names[0]!r}; name classes in both alike."
+                f"y has labels such as {self.seen_classes_[0]!r} and class_attributes "
+                f"has classes such as {names[0]!r}; name classes in both alike."
             )
-        missing = self.classes_[~np.isin(self.classes_, names)]
+        missing = self.seen_classes_[~np.isin(self.seen_classes_, names)]
         if len(missing):
             raise ValueError(
                 f"class_attributes has no row for these classes of y: "
                 f"{missing[:5].tolist()}{' and more' if len(missing) > 5 else ''}. "
                 "Describe every class."
             )
-        self.class_names_, self.class_attributes_ = names, matrix
+        # A copy: what the user does to the array later must not change the answers.
+        self.class_names_, self.class_attributes_ = names.copy(), matrix.copy()
         self._attribute_names = attribute_names
 
+    @property
+    def _has_table(self):
+        """Whether classes are described, by the table that fit was given."""
+        return self._given_table is not None
+
     def _choose_candidates(self):
-        names, seen = self.class_names_, np.isin(self.class_names_, self.classes_)
-        if self.class_attributes is None and isinstance(self.candidates, str):
-            seen = np.ones(len(names), dtype=bool)
+        names = self.class_names_
+        seen = np.isin(names, self.seen_classes_)
         if isinstance(self.candidates, str):
-            unseen_first = np.argsort(seen, kind="stable")
-            chosen = {
-                "all": names[unseen_first],
-                "unseen": names[~seen],
-                "seen": names[seen],
-            }[self.candidates]
+            self._candidates = self.candidates
+            chosen = names
+            # Without a table there is nothing unseen, and "unseen" means all, too.
+            if self._has_table and self.candidates != "all":
+                chosen = names[seen == (self.candidates == "seen")]
             if not len(chosen):
                 raise ValueError(
                     "candidates='unseen', but class_attributes describes no class that "
@@ -257,9 +316,21 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
                     "candidates must name classes of the table, got "
                     f"{unknown[:5].tolist()}."
                 )
-        self.candidates_ = chosen
+            self._candidates = chosen
+        # scikit-learn reads the columns of scores as sorted labels.
+        self.classes_ = np.sort(chosen)
+        self.candidates_ = self.classes_
+
+    def _preference(self):
+        """Columns of `classes_` in the order in which equal scores are settled."""
+        seen = np.isin(self.classes_, self.seen_classes_)
+        return np.lexsort([self._rows_of(self.classes_), seen])
 
     def _attributes_of(self, names):
+        return self.class_attributes_[self._rows_of(names)]
+
+    def _rows_of(self, names):
+        """Where classes stand in the table."""
         order = np.argsort(self.class_names_)
         place = np.searchsorted(self.class_names_, names, sorter=order)
         found = order[np.minimum(place, len(order) - 1)]
@@ -269,7 +340,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
                 f"classes {unknown[:5].tolist()} are not in class_attributes; add "
                 "their attributes (with_classes) or leave their samples out."
             )
-        return self.class_attributes_[found]
+        return found
 
     def _warn_of_equals(self, stacklevel):
         space = self._attribute_space().transform(self.class_attributes_)
@@ -295,7 +366,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _start_fit(self, X, y):
         """Checked X (n, d) and the number of each row's class (n,)."""
-        regions = self._takes_regions()
+        regions = self._regions = self._takes_regions()
         X = open_rows(X, stream=self._streams and not regions)
         if isinstance(X, Rows):
             # Their values are checked when they are read.
@@ -305,11 +376,11 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         else:
             X, y = validate_data(self, X, y, allow_nd=regions)
         check_classification_targets(y)
-        self.classes_, group = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
+        self.seen_classes_, group = np.unique(y, return_inverse=True)
+        if len(self.seen_classes_) < 2:
             raise ValueError(
-                f"y has one class only ({self.classes_[0]!r}); at least 2 classes are "
-                "needed to learn how attributes show."
+                f"y has one class only ({self.seen_classes_[0]!r}); at least 2 classes "
+                "are needed to learn how attributes show."
             )
         self._read_table()
         self._choose_candidates()
@@ -326,8 +397,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _calibrate(self, X, group):
         """Seen penalty with the best mean H over folds of the training classes."""
-        n_classes = len(self.classes_)
-        if self.class_attributes is None:
+        n_classes = len(self.seen_classes_)
+        if not self._has_table:
             raise ValueError(
                 "seen_penalty='auto' needs class_attributes: without a table there "
                 "are no unseen classes to balance against."
@@ -341,13 +412,13 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         for train, test in GZSLKFold(min(5, n_classes // 2)).split(X, group):
             inside, numbers = np.unique(group[train], return_inverse=True)
             model = copy.copy(self)
-            model._fit_seen(X[train], numbers, self.classes_[inside])
-            P = self._attributes_of(self.classes_)
+            model._fit_seen(X[train], numbers, self.seen_classes_[inside])
+            P = self._attributes_of(self.seen_classes_)
+            score = model._class_scorer(P, self.seen_classes_)
             if isinstance(X, Rows):
-                scorer = model._class_scorer(P, self.classes_)
-                scores = X[test].mapped(scorer, width=n_classes)
+                scores = X[test].mapped(score, width=n_classes)
             else:
-                scores = model._class_scores(X[test], P, self.classes_)
+                scores = model._in_blocks(X[test], np.arange(n_classes), score)
             seen = np.isin(np.arange(n_classes), inside)
             if not seen[group[test]].any():
                 raise ValueError(
@@ -363,45 +434,64 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _check_X(self, X):
         check_is_fitted(self)
-        regions = self._takes_regions()
-        X = open_rows(X, stream=self._streams and not regions)
+        X = open_rows(X, stream=self._streams and not self._regions)
         if isinstance(X, Rows):
             validate_data(self, np.zeros((1, X.shape[1])), reset=False)
             return X
-        return validate_data(self, X, reset=False, allow_nd=regions)
-
-    def _candidate_scores(self, X, names):
-        """Scores (n, len(names)) without penalty, for any classes of the table."""
-        return self._class_scores(self._check_X(X), self._attributes_of(names), names)
-
-    def _class_scorer(self, prototypes, names):
-        """`_class_scores` as a function of blocks of checked rows."""
-        return lambda X: self._class_scores(X, prototypes, names)
+        return validate_data(self, X, reset=False, allow_nd=self._regions)
 
     def _calibrated_scorer(self):
-        """A function from checked rows (m, d) to the candidates' scores (m, k)."""
-        names = self.candidates_
+        """What `_in_blocks` wants to score the candidates, the penalty taken off.
+
+        Returns
+        -------
+        columns : ndarray of int, shape (k,)
+            Of which classes in `classes_` the scores are; of equals the first wins.
+
+        score : callable from checked rows (m, d) to scores (m, k)
+        """
+        columns = self._preference()
+        names = self.classes_[columns]
         score = self._class_scorer(self._attributes_of(names), names)
-        seen = np.isin(names, self.classes_)
-        return lambda X: stack_calibrated(score(X), seen, self.seen_penalty_)
+        seen = np.isin(names, self.seen_classes_)
+        return columns, lambda X: stack_calibrated(score(X), seen, self.seen_penalty_)
 
     def _ranking(self, prototypes, classes):
-        """Names of the candidates, their number, the scorer."""
+        """Names of the candidates, which of them are scored in turn, the scorer."""
         if prototypes is not None or classes is not None:
             raise ValueError(
                 "prototypes and classes belong to a ReZSLRegressor; a classifier "
                 "chooses among its candidates_ (more of them: with_classes)."
             )
-        return self.candidates_, len(self.candidates_), self._calibrated_scorer()
+        return self.classes_, *self._calibrated_scorer()
 
-    def _calibrated_scores(self, X):
-        score = self._calibrated_scorer()
-        if not isinstance(X, Rows):
-            return score(X)
-        return np.concatenate([score(block) for _, block in blocks(X, PREDICT_ROWS)])
+    def _in_blocks(self, X, columns, score):
+        """Scores (n, k) of checked X, put into `columns`.
+
+        Some rows at a time: what a scorer holds beside its result stays small.
+        """
+        scores = None
+        n_rows = min(self._rows_at_once, score_rows(len(columns)))
+        for rows, block in blocks(X, n_rows):
+            part = score(block)
+            if scores is None:
+                scores = np.empty((len(X), len(columns)), dtype=part.dtype)
+            scores[rows, columns] = part
+        return scores
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "seen_penalty_")
+
+
+def check_classes(classes):
+    """Names of classes to be scored, as an array of shape (k,)."""
+    names = np.asarray(classes)
+    if names.ndim != 1 or not len(names):
+        raise ValueError(
+            "classes must be a list of names of the table's classes, at least one; got "
+            f"{classes!r}."
+        )
+    return names
 
 
 def _is_text(labels):

@@ -70,11 +70,12 @@ AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
 
 class _Baseline(ZeroShotMixin, BaseEstimator):
-    """Scaled features and attributes around a ``_learn`` and a ``_compare``.
+    """Scaled features and attributes around a ``_learn`` and a ``_comparer``.
 
     ``_learn(X, group, P)`` gets scaled features (n, d), class numbers (n,) and
-    the seen classes' scaled attributes (K, a'); ``_compare(X, P)`` gives scores
-    (n, k) for classes with scaled attributes P (k, a').
+    the seen classes' scaled attributes (K, a'); ``_comparer(P)`` gives a function
+    from scaled features (m, d) to scores (m, k) for classes with scaled attributes
+    P (k, a'). After fit neither may read a parameter.
     """
 
     # Whether a class at the origin of the attribute space is refused.
@@ -102,14 +103,16 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
 
     def _scaled(self, prototypes):
         P = self._space.transform(prototypes)
-        return unit_rows(P) if self.attribute_scaling == "l2" else P
+        return unit_rows(P) if self._space.how == "l2" else P
 
-    def _class_scores(self, X, prototypes, names):
+    def _class_scorer(self, prototypes, names):
         P = self._scaled(np.asarray(prototypes))
         if self._needs_directions:
             self._space.check_directions(P, names)
-        X = self._features.transform(in_dtype(X, self._working_dtype))
-        return self._compare(X, P)
+        compare = self._comparer(P)
+        return lambda X: compare(
+            self._features.transform(in_dtype(X, self._working_dtype))
+        )
 
     def _attribute_space(self):
         return self._space
@@ -147,7 +150,7 @@ class ESZSL(_Baseline):
     coef_ : ndarray of shape (d, a')
         V, between scaled features and scaled attributes that vary.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     References
@@ -207,8 +210,9 @@ class ESZSL(_Baseline):
         coef = solve(right, half.T, assume_a="pos").T
         self.coef_ = coef.astype(X.dtype)
 
-    def _compare(self, X, P):
-        return (X @ self.coef_) @ P.T.astype(X.dtype)
+    def _comparer(self, P):
+        P = P.astype(self._working_dtype)
+        return lambda X: (X @ self.coef_) @ P.T
 
 
 class SAE(_Baseline):
@@ -246,7 +250,7 @@ class SAE(_Baseline):
     coef_ : ndarray of shape (d, a')
         W transposed, between scaled features and scaled attributes that vary.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     References
@@ -290,6 +294,7 @@ class SAE(_Baseline):
         self.feature_scaling = feature_scaling
 
     def _learn(self, X, group, P):
+        self._direction = self.direction
         P = P.astype(np.float64)
         count = np.bincount(group, minlength=len(P))
         of_S, S_basis = eigh(P.T @ (P * count[:, None]))
@@ -301,11 +306,12 @@ class SAE(_Baseline):
         rotated = (S_basis.T @ right @ X_basis) / np.where(used, total, np.inf)
         self.coef_ = (S_basis @ rotated @ X_basis.T).T.astype(X.dtype)
 
-    def _compare(self, X, P):
-        P = P.astype(X.dtype)
-        if self.direction == "to_attributes":
-            return prototype_scores(X @ self.coef_, P)
-        return prototype_scores(X, P @ self.coef_.T)
+    def _comparer(self, P):
+        P = P.astype(self._working_dtype)
+        if self._direction == "to_attributes":
+            return lambda X: prototype_scores(X @ self.coef_, P)
+        of_features = P @ self.coef_.T
+        return lambda X: prototype_scores(X, of_features)
 
 
 class RidgePrototype(_Baseline):
@@ -328,7 +334,7 @@ class RidgePrototype(_Baseline):
     ridge_ : Ridge
         The fitted regression, from scaled features to scaled attributes.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     Examples
@@ -369,9 +375,9 @@ class RidgePrototype(_Baseline):
         # A row of targets a sample, also where there is one attribute only.
         self.ridge_ = Ridge(alpha).fit(X, P[group].astype(X.dtype))
 
-    def _compare(self, X, P):
-        S_hat = self.ridge_.predict(X).reshape(len(X), -1)
-        return prototype_scores(S_hat, P.astype(X.dtype))
+    def _comparer(self, P):
+        P = P.astype(self._working_dtype)
+        return lambda X: prototype_scores(self.ridge_.predict(X).reshape(len(X), -1), P)
 
 
 class DAP(_Baseline):
@@ -414,7 +420,7 @@ class DAP(_Baseline):
     n_iter_ : int
         The most iterations that an attribute took.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     References
@@ -484,12 +490,17 @@ class DAP(_Baseline):
     def _binary(self, P):
         return P > self._threshold
 
-    def _compare(self, X, P):
-        logit = X @ self.coef_ + self.intercept_
-        yes = -np.logaddexp(0, -logit) - np.log(self.prior_)
-        no = -np.logaddexp(0, logit) - np.log1p(-self.prior_)
-        Z = self._binary(P).astype(logit.dtype)
-        return yes @ Z.T + no @ (1 - Z).T
+    def _comparer(self, P):
+        Z = self._binary(P)
+
+        def compare(X):
+            logit = X @ self.coef_ + self.intercept_
+            yes = -np.logaddexp(0, -logit) - np.log(self.prior_)
+            no = -np.logaddexp(0, logit) - np.log1p(-self.prior_)
+            has = Z.astype(logit.dtype)
+            return yes @ has.T + no @ (1 - has).T
+
+        return compare
 
 
 class _Trained(_Baseline):
@@ -590,7 +601,7 @@ class ALE(_Trained):
     n_iter_, device_
         Epochs run, and where.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     References
@@ -653,8 +664,9 @@ class ALE(_Trained):
     def _keep(self, module):
         self.coef_ = module.coef.detach().cpu().numpy().copy()
 
-    def _compare(self, X, P):
-        return (X @ self.coef_) @ P.T.astype(X.dtype)
+    def _comparer(self, P):
+        P = P.astype(self._working_dtype)
+        return lambda X: (X @ self.coef_) @ P.T
 
 
 class _Ranking(nn.Module):
@@ -817,7 +829,7 @@ class DEM(_Embedded):
     n_iter_, device_
         Epochs run, and where.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     References
@@ -877,8 +889,9 @@ class DEM(_Embedded):
     def _embedding(self, P, sizes, generator):
         return _Distance(P, sizes, False, generator)
 
-    def _compare(self, X, P):
-        return prototype_scores(X, self._embed(P), metric="euclidean")
+    def _comparer(self, P):
+        embedded = self._embed(P)
+        return lambda X: prototype_scores(X, embedded, metric="euclidean")
 
 
 class _Distance(_Embedding):
@@ -933,7 +946,7 @@ class ClassNormalizedEmbedding(_Embedded):
     n_iter_, device_
         Epochs run, and where.
 
-    classes_, candidates_, class_names_, class_attributes_, seen_penalty_
+    classes_, candidates_, seen_classes_, class_names_, class_attributes_, seen_penalty_
         As in :class:`rezsl_sk.ZeroShotClassifier`.
 
     References
@@ -1001,8 +1014,9 @@ class ClassNormalizedEmbedding(_Embedded):
         module.scale = self.scale
         return module
 
-    def _compare(self, X, P):
-        return prototype_scores(X, self._embed(P))
+    def _comparer(self, P):
+        embedded = self._embed(P)
+        return lambda X: prototype_scores(X, embedded)
 
 
 class _Cosine(_Embedding):

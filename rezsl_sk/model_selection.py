@@ -300,10 +300,10 @@ def zero_shot_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> fl
     True
     """
     X, final = _through_pipelines(estimator, X)
-    if hasattr(final, "candidates_"):
+    if hasattr(final, "class_scores"):
         y = np.asarray(y)
         names, index = np.unique(y, return_inverse=True)
-        scores = final._candidate_scores(X, names)
+        scores = final.class_scores(X, names)
         return mean_per_class_accuracy(index, scores.argmax(axis=1))
     y = _as_fitted(final, y)
     prototypes, index = distinct_rows(y)
@@ -359,11 +359,11 @@ def gzsl_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> float:
     3
     """
     X, final = _through_pipelines(estimator, X)
-    if hasattr(final, "candidates_"):
+    if hasattr(final, "class_scores"):
         names, index = np.unique(np.asarray(y), return_inverse=True)
-        candidates = np.union1d(names, final.classes_)
-        seen = np.isin(candidates, final.classes_)
-        scores = final._candidate_scores(X, candidates)
+        candidates = np.union1d(names, final.seen_classes_)
+        seen = np.isin(candidates, final.seen_classes_)
+        scores = final.class_scores(X, candidates)
         scores = stack_calibrated(scores, seen, final.seen_penalty_)
         column = np.searchsorted(candidates, names)[index]
     elif hasattr(final, "prototypes_") and len(final.prototypes_):

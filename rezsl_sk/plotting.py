@@ -991,7 +991,7 @@ class WeightDisplay:
         kept = ~np.isnan(regressor.error_matrix_).all(axis=0)
         error = regressor.error_matrix_[:, kept]
         known = ~np.isnan(error).any(axis=1)
-        classes = np.arange(len(error)) if final is regressor else final.classes_
+        classes = np.arange(len(error)) if final is regressor else final.seen_classes_
         curve = getattr(regressor, "weight_curve_", None)
         if curve is not None:
             curve = curve[:, varying(regressor)]

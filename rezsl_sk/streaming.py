@@ -45,7 +45,7 @@ def predict_to_hdf5(
     its own that ends in ``.part``, beside a ``NAME.lock``.
 
     A file of classes holds ``index`` (n, top_k), the row numbers of
-    `prototypes` (of a classifier, of its ``candidates_``), the best first;
+    `prototypes` (of a classifier, of its ``classes_``), the best first;
     ``score`` (n, top_k), the seen penalty taken off; and ``class_name`` (K,),
     where the candidates have names. A file of attributes holds ``attributes``
     (n, a), and ``attribute_name`` (a,) where they have names.
@@ -68,8 +68,9 @@ def predict_to_hdf5(
         For a regressor: names of the candidates.
 
     top_k : int, default=1
-        How many classes of each row. Of equal scores the first candidate
-        comes first.
+        How many classes of each row. Of equal scores the first row of
+        `prototypes` comes first, of a classifier's the one that its ``predict``
+        prefers.
 
     overwrite : bool, default=False
         Whether a file of that name is replaced.
@@ -146,7 +147,8 @@ def predict_to_hdf5(
         width, dtype = len(estimator.attribute_offset_), estimator.coefs_[0].dtype
         n_bytes = len(X) * width * dtype.itemsize
     else:
-        names, n_classes, score = estimator._ranking(prototypes, classes)
+        names, of_column, score = estimator._ranking(prototypes, classes)
+        n_classes = len(of_column)
         check_k(top_k, n_classes)
         X = estimator._check_X(X)
         n_bytes = len(X) * top_k * 8
@@ -168,11 +170,12 @@ def predict_to_hdf5(
         else:
             index = _table(file, "index", len(X), top_k, np.int32)
             values = None
-            for rows, block in blocks(X, score_rows(n_classes)):
+            n_rows = min(estimator._rows_at_once, score_rows(n_classes))
+            for rows, block in blocks(X, n_rows):
                 columns, best = highest(score(block), top_k)
                 if values is None:
                     values = _table(file, "score", len(X), top_k, best.dtype)
-                index[rows], values[rows] = columns, best
+                index[rows], values[rows] = of_column[columns], best
                 check()
 
 

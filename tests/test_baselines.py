@@ -86,8 +86,8 @@ def test_interface_is_that_of_the_classifier(model, data, seen):
     np.testing.assert_array_equal(
         clf.predict(X), clf.candidates_[scores.argmax(axis=1)]
     )
-    all_seen = np.isin(clf.candidates_, clf.classes_)
-    raw = clf._candidate_scores(X, clf.candidates_)
+    all_seen = np.isin(clf.candidates_, clf.seen_classes_)
+    raw = clf.class_scores(X, clf.candidates_)
     np.testing.assert_allclose(
         raw - scores,
         np.where(all_seen, clf.seen_penalty_, 0)[None] + 0 * raw,
@@ -99,8 +99,8 @@ def test_interface_is_that_of_the_classifier(model, data, seen):
     more = clone(model).set_params(class_attributes=table).fit(*seen)
     more = more.with_classes((data.class_names[new], data.attributes[new]))
     np.testing.assert_allclose(
-        more._candidate_scores(X, data.class_names),
-        clf._candidate_scores(X, data.class_names),
+        more.class_scores(X, data.class_names),
+        clf.class_scores(X, data.class_names),
         rtol=1e-4,
         atol=1e-5,
     )
@@ -167,7 +167,7 @@ def test_ridge_is_the_normal_equations(data, seen):
     cosine = (S_hat @ P.T) / np.outer(
         np.linalg.norm(S_hat, axis=1), np.linalg.norm(P, axis=1)
     )
-    scores = clf._candidate_scores(seen[0], data.class_names)
+    scores = clf.class_scores(seen[0], data.class_names)
     np.testing.assert_allclose(scores, cosine, rtol=1e-6, atol=1e-9)
 
 
@@ -178,7 +178,7 @@ def test_dap_multiplies_probabilities(data, seen):
     x = clf._features.transform(X)
     probability = 1 / (1 + np.exp(-(x @ clf.coef_ + clf.intercept_)))
     varying = clf._space.varying
-    seen_table = clf._attributes_of(clf.classes_)[:, varying]
+    seen_table = clf._attributes_of(clf.seen_classes_)[:, varying]
     expected = np.zeros((6, len(data.class_names)))
     for i in range(6):
         for k in range(len(data.class_names)):
@@ -187,7 +187,7 @@ def test_dap_multiplies_probabilities(data, seen):
                 prior = np.mean(seen_table[:, j] > seen_table[:, j].mean())
                 p = probability[i, j]
                 expected[i, k] += np.log(p / prior if has else (1 - p) / (1 - prior))
-    scores = clf._candidate_scores(X, data.class_names)
+    scores = clf.class_scores(X, data.class_names)
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
@@ -214,7 +214,7 @@ def test_class_norm_standardises_over_the_seen_classes(data, seen):
     """Embedding of unseen classes uses the statistics of the seen ones."""
     clf = with_table(ALL[-1], data).fit(*seen)
     arrays = clf._module_arrays
-    P = clf._scaled(clf._attributes_of(clf.classes_))
+    P = clf._scaled(clf._attributes_of(clf.seen_classes_))
     W, b = arrays["weights"], arrays["biases"]
     H = np.maximum(P @ W[0] + b[0], 0) @ W[1] + b[1]
     mean, scale = arrays["statistics"][0]

@@ -220,10 +220,10 @@ def test_both_sides_spread_alike_over_the_seen_classes(data):
     X = data.X[data.trainval].astype(np.float32)
     S = data.attributes[data.labels[data.trainval]]
     reg = ReZSLRegressor((8,), max_iter=3, random_state=0).fit(X, S)
-    spread = [
-        reg.set_params(feature_weight=w)._scores(X, reg.prototypes_).std(axis=1).mean()
-        for w in (0.0, 1.0)
-    ]
+    spread = []
+    for weight in (0.0, 1.0):
+        reg.feature_weight_ = weight
+        spread.append(reg._scores(X, reg.prototypes_).std(axis=1).mean())
     assert spread[0] == pytest.approx(spread[1], rel=1e-3)
 
 
@@ -259,7 +259,7 @@ def test_more_than_attributes_can_carry(data):
     accuracy = {}
     reg = ReZSLRegressor(random_state=0).fit(X[~held], table[labels[~held]])
     for weight in (0.0, 0.67):
-        reg.set_params(feature_weight=weight)
+        reg.feature_weight_ = weight
         named = reg.predict(X[held], prototypes=table[unseen], classes=unseen)
         accuracy[weight] = np.mean(named == labels[held])
     assert accuracy[0.67] > accuracy[0.0] + 0.02

@@ -427,10 +427,10 @@ def test_gzsl_candidates_include_training_classes_without_test_rows(
 class _Scored:
     """A fitted classifier of the seen class "b", and the scores it gives."""
 
-    classes_ = candidates_ = np.array(["b"])
+    seen_classes_ = classes_ = np.array(["b"])
     seen_penalty_ = 0.25
 
-    def _candidate_scores(self, X, names):
+    def class_scores(self, X, names):
         assert list(names) == ["b", "c"]
         return X
 

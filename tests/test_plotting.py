@@ -66,7 +66,7 @@ def test_the_curve_is_that_of_the_report_at_the_models_penalty(clf, data, test):
     display = plotting.SeenUnseenCurveDisplay.from_estimator(
         clf, data.X[test], data.y[test]
     )
-    seen = np.isin(clf.candidates_, clf.classes_)
+    seen = np.isin(clf.candidates_, clf.seen_classes_)
     scores = clf.decision_function(data.X[test]) + 0.1 * seen
     column = [clf.candidates_.tolist().index(name) for name in data.y[test]]
     report = gzsl_report(column, scores, seen, penalty=0.1)
@@ -175,7 +175,7 @@ def test_errors_on_the_training_data_are_the_fitted_error_matrix(data, scaling):
     display = plotting.ErrorMatrixDisplay.from_estimator(
         model, data.X[rows], data.y[rows]
     )
-    assert display.classes.tolist() == model.classes_.tolist()
+    assert display.classes.tolist() == model.seen_classes_.tolist()
     assert display.seen.all()
     expected = model.regressor_.error_matrix_
     np.testing.assert_allclose(display.error, expected, rtol=1e-4, atol=1e-6)
@@ -331,7 +331,7 @@ def test_weights_of_classes_carry_their_names(clf):
     display = plotting.WeightDisplay.from_estimator(clf, kind="class")
     assert display.weight.shape == (9, 8)
     shown = [label.get_text() for label in display.ax_.get_xticklabels()]
-    assert shown == clf.classes_[display.order_].tolist()
+    assert shown == clf.seen_classes_[display.order_].tolist()
     assert display.attribute_names.tolist() == NAMES
 
 

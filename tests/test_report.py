@@ -109,11 +109,11 @@ def page(clf, data, test, tmp_path_factory):
 
 def test_scores_are_the_measured_ones(page, clf, data, test):
     X, y = data.X[test], data.y[test]
-    seen = np.isin(clf.candidates_, clf.classes_)
+    seen = np.isin(clf.candidates_, clf.seen_classes_)
     scores = clf.decision_function(X) + 0.1 * seen
     column = [clf.candidates_.tolist().index(name) for name in y]
     expected = gzsl_report(column, scores, seen, penalty=0.1)
-    unseen = ~np.isin(y, clf.classes_)
+    unseen = ~np.isin(y, clf.seen_classes_)
     named = clf.regressor_.predict(
         X[unseen],
         prototypes=data.attributes[data.unseen_classes],
@@ -159,14 +159,14 @@ def test_the_hardest_come_first(clf, data, test):
     values = [accuracy[name] for name in told]
     assert len(values) == 4 + 4 and len(set(values[:4])) > 1
     assert values[:4] == sorted(values[:4]) and values[4:] == sorted(values[4:])
-    seen = [accuracy[_report._text(name)] for name in clf.classes_]
+    seen = [accuracy[_report._text(name)] for name in clf.seen_classes_]
     assert values[4:] == sorted(seen)[:4]
 
 
 def test_high_errors_are_those_of_the_highest_quarter(clf, data, test):
     facts = _report._Facts.of(clf, clf, data.X[test], data.y[test], None)
     errors = facts.attribute_errors()
-    rows = ~np.isin(data.y[test], clf.classes_)
+    rows = ~np.isin(data.y[test], clf.seen_classes_)
     predicted = clf.regressor_.predict(data.X[test][rows])
     target = data.attributes[data.labels[test]][rows]
     squared = ((predicted - target) / clf.regressor_.attribute_scale_) ** 2
@@ -354,7 +354,7 @@ def test_unseen_classes_without_samples_compete_among_all_only(
     rows = test[data.y[test] != left_out]
     path = tmp_path / "page.html"
     page = Page(rezsl_sk.report(clf, data.X[rows], data.y[rows], path=path))
-    unseen = rows[~np.isin(data.y[rows], clf.classes_)]
+    unseen = rows[~np.isin(data.y[rows], clf.seen_classes_)]
     T1 = zero_shot_scorer(clf, data.X[unseen], data.y[unseen])
     U = mean_per_class_accuracy(data.y[unseen], clf.predict(data.X[unseen]))
     assert page.scores["T1"] == pytest.approx(T1, abs=6e-4)
@@ -383,21 +383,20 @@ class Plain(BaseEstimator):
         self.table = table
 
     def fit(self, X, y):
-        self.classes_ = np.unique(y)
+        self.seen_classes_ = np.unique(y)
         self.class_names_, self.class_attributes_ = self.table
-        unseen = np.setdiff1d(self.class_names_, self.classes_)
-        self.candidates_ = np.concatenate([unseen, self.classes_])
+        self.classes_ = np.sort(self.class_names_)
         self.seen_penalty_ = 0.0
         self.map_ = np.random.default_rng(0).normal(size=(X.shape[1], 8))
         return self
 
-    def _candidate_scores(self, X, names):
+    def class_scores(self, X, names):
         rows = [self.class_names_.tolist().index(name) for name in names]
         return prototype_scores(X @ self.map_, self.class_attributes_[rows])
 
     def predict(self, X):
-        scores = self._candidate_scores(X, self.candidates_)
-        return self.candidates_[scores.argmax(axis=1)]
+        scores = self.class_scores(X, self.classes_)
+        return self.classes_[scores.argmax(axis=1)]
 
 
 def test_a_classifier_without_a_regressor_is_reported_without_errors(
