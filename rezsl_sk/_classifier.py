@@ -248,11 +248,10 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         return self.regressor_._space
 
     def _of_logits(self, X, function):
+        X = self._check_X(X)
         columns, score = self._calibrated_scorer()
         scale = self.regressor_._scale
-        return self._in_blocks(
-            self._check_X(X), columns, lambda X: function(score(X) * scale, axis=1)
-        )
+        return self._in_blocks(X, columns, lambda X: function(score(X) * scale, axis=1))
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "regressor_")
