@@ -31,9 +31,9 @@ disk, renamed. Whoever dies in between leaves no broken file under the final nam
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -42,7 +42,23 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from ._storage.hdf5 import CacheError, WriterLock, new_hdf5
+from ._storage.child import in_child
+from ._storage.contents import (
+    FORMAT,
+    SCHEMA_VERSION,
+    SOURCE_DTYPE,
+    check_contents,
+    check_hashes,
+    datasets,
+    manifest_sha256,
+    write_array,
+    write_features,
+    write_text,
+)
+from ._storage.foreign import open_hdf5, reading
+from ._storage.hdf5 import CacheError, WriterLock, new_file
+from ._storage.inputs import RESERVED, check_classes, check_metadata, check_splits
+from ._storage.seal import check_seal, chunk_spans, write_seal
 
 if TYPE_CHECKING:
     import pandas
@@ -52,19 +68,10 @@ __all__ = [
     "FeatureCache",
     "LazyFeatures",
     "WriterLock",
+    "inspect_cache",
+    "verify_cache",
     "write_cache",
 ]
-
-FORMAT = "rezsl_sk feature cache"
-SCHEMA_VERSION = 1
-_RESERVED = ("format", "schema_version", "complete", "json_keys")
-# What is known of the file that a row was computed from.
-SOURCE_DTYPE = np.dtype(
-    [("size", np.int64), ("mtime_ns", np.int64), ("sha256", np.uint8, (32,))]
-)
-_CHUNK_BYTES = 2**18
-# Rows at a time wherever all of a cache passes through memory.
-_BLOCK_BYTES = 2**24
 
 
 class LazyFeatures:
@@ -135,7 +142,7 @@ class LazyFeatures:
                 "The features lie on the disk, so reading them always makes a copy; "
                 "copy=False cannot be had."
             )
-        return self._cache._dataset("features")[...].astype(
+        return self._cache._read("features").astype(
             self.dtype if dtype is None else dtype, copy=False
         )
 
@@ -144,23 +151,32 @@ class LazyFeatures:
         if key[0] is Ellipsis or key[0] is None:
             return np.asarray(self)[key]
         rows, rest = key[0], key[1:]
-        data = self._cache._dataset("features")
         n = self.shape[0]
         if isinstance(rows, slice):
             start, stop, step = rows.indices(n)
             if step > 0:
-                found = data[start : max(start, stop) : step]
+                found = self._read(slice(start, max(start, stop), step))
             else:  # HDF5 walks forwards only
                 wanted = range(start, stop, step)
-                found = data[wanted[-1] : start + 1][::step] if wanted else data[0:0]
+                found = (
+                    self._read(slice(wanted[-1], start + 1))[::step]
+                    if wanted
+                    else self._read(slice(0, 0))
+                )
         elif isinstance(rows, (int, np.integer)):
             if not -n <= rows < n:
                 raise IndexError(f"Row {rows} does not exist: the cache has {n} rows.")
-            found = data[int(rows) % n]
+            found = self._read(int(rows) % n)
             return found[rest] if rest else found
         else:
-            found = _take_rows(data, _row_numbers(rows, n))
+            rows = _row_numbers(rows, n)
+            data = self._cache._dataset("features")
+            with reading(self._cache.path, "`features`"):
+                found = _take_rows(data, rows)
         return found[(slice(None), *rest)] if rest else found
+
+    def _read(self, rows):
+        return self._cache._read("features", rows)
 
 
 def _row_numbers(rows, n):
@@ -274,85 +290,44 @@ class FeatureCache:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file: h5py.File | None = None
+        self._found: dict[str, h5py.Dataset] = {}
         self._open()
 
     def _open(self):
         """Open the file, unless this very process has it open, and check it."""
         if self._file is not None and self._pid == os.getpid():
             return self._file
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                errno.ENOENT,
-                "There is no feature cache here; `rezsl-features extract` or "
-                "FeatureCache.from_arrays writes one",
-                str(self.path),
-            )
-        # A finished cache never changes, so a reader needs no HDF5 lock, which
-        # some network file systems refuse.
+        _check_is_file(self.path)
+        file, sealed = open_hdf5(self.path)
         try:
-            file = h5py.File(self.path, "r", locking=False)
-        except OSError as error:
-            if isinstance(error, PermissionError):
-                raise
-            size = self.path.stat().st_size
-            kind = (
-                "is damaged or cut short"
-                if _starts_like_hdf5(self.path)
-                else "is no HDF5 file"
-            )
-            raise CacheError(
-                f"{self.path} ({size} bytes) {kind} and cannot be read as a feature "
-                f"cache; delete it and write it again."
-            ) from error
-        try:
-            self._check(file)
-        except Exception:
+            self._found = check_contents(file, self.path, sealed)
+        except BaseException:
             file.close()
             raise
         self._file, self._pid = file, os.getpid()
         return file
 
-    def _check(self, file):
-        """Refuse what this version cannot read rightly."""
-        if file.attrs.get("format") != FORMAT:
-            raise CacheError(
-                f"{self.path} is an HDF5 file but no feature cache: its attribute "
-                f"`format` is {file.attrs.get('format')!r}, not {FORMAT!r}."
-            )
-        version = file.attrs.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise CacheError(
-                f"{self.path} has schema version {version}; this rezsl_sk reads "
-                f"version {SCHEMA_VERSION}. Install the release that wrote the file, "
-                f"or extract again."
-            )
-        if not file.attrs.get("complete"):
-            raise CacheError(
-                f"{self.path} was never completed; delete it and write it again."
-            )
-        for name in ("features", "path"):
-            if name not in file:
-                raise CacheError(
-                    f"{self.path} is damaged: the dataset `{name}` is missing. Delete "
-                    f"it and write it again."
-                )
-        n = len(file["features"])
-        if len(file["path"]) != n or ("label" in file and len(file["label"]) != n):
-            raise CacheError(
-                f"{self.path} is damaged: features, paths and labels differ in "
-                f"length. Delete it and write it again."
-            )
-
     def _dataset(self, name):
-        return self._open()[name]
+        """A data set, or None where there is none."""
+        self._open()
+        return self._found.get(name)
+
+    def _read(self, name, key=...):
+        """Values of a data set, or None where there is none."""
+        data = self._dataset(name)
+        if data is None:
+            return None
+        with reading(self.path, f"`{name}`"):
+            return data[key]
 
     def _text(self, name):
         """Read a text dataset as a NumPy array of str, or None where there is none."""
-        file = self._open()
-        if name not in file:
+        data = self._dataset(name)
+        if data is None:
             return None
         # surrogateescape: a file name is bytes, and need not be UTF-8.
-        text = file[name].asstr(errors="surrogateescape")[...]
+        with reading(self.path, f"`{name}`"):
+            text = data.asstr(errors="surrogateescape")[...]
         return np.array(text.tolist(), dtype=str)
 
     def close(self) -> None:
@@ -374,7 +349,7 @@ class FeatureCache:
         """
         if self._file is not None:
             self._file.close()
-            self._file = None
+            self._file, self._found = None, {}
 
     def __enter__(self) -> Self:
         return self
@@ -387,7 +362,7 @@ class FeatureCache:
 
     def __setstate__(self, state):
         self.path = state["path"]
-        self._file = None
+        self._file, self._found = None, {}
 
     def __len__(self) -> int:
         return len(self._dataset("features"))
@@ -413,8 +388,7 @@ class FeatureCache:
     @property
     def labels(self) -> np.ndarray | None:
         """Indices into `classes`, shape (n,), or None."""
-        file = self._open()
-        return file["label"][...] if "label" in file else None
+        return self._read("label")
 
     @property
     def classes(self) -> np.ndarray | None:
@@ -430,8 +404,7 @@ class FeatureCache:
     @property
     def class_attributes(self) -> np.ndarray | None:
         """Attributes of the classes, shape (C, a), or None."""
-        file = self._open()
-        return file["class_attributes"][...] if "class_attributes" in file else None
+        return self._read("class_attributes")
 
     @property
     def attribute_names(self) -> np.ndarray | None:
@@ -446,12 +419,11 @@ class FeatureCache:
     @property
     def sources(self) -> np.ndarray | None:
         """Size, time and hash of each row's file, (n,) of `SOURCE_DTYPE`, or None."""
-        file = self._open()
-        if "source" not in file:
+        if any(self._dataset(f"source/{name}") is None for name in SOURCE_DTYPE.names):
             return None
         found = np.empty(len(self), SOURCE_DTYPE)
         for name in SOURCE_DTYPE.names:
-            found[name] = file[f"source/{name}"][...]
+            found[name] = self._read(f"source/{name}")
         return found
 
     @property
@@ -463,19 +435,24 @@ class FeatureCache:
     @property
     def splits(self) -> dict[str, np.ndarray]:
         """Named subsets of the rows."""
-        file = self._open()
-        return {name: data[...] for name, data in file.get("splits", {}).items()}
+        self._open()
+        return {
+            name.removeprefix("splits/"): self._read(name)
+            for name in self._found
+            if name.startswith("splits/")
+        }
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Where the features come from."""
         attributes = self._open().attrs
-        as_json = json.loads(attributes["json_keys"])
-        return {
-            key: json.loads(value) if key in as_json else value
-            for key, value in attributes.items()
-            if key not in _RESERVED
-        }
+        with reading(self.path, "its metadata"):
+            as_json = json.loads(attributes["json_keys"])
+            return {
+                key: json.loads(value) if key in as_json else value
+                for key, value in attributes.items()
+                if key not in RESERVED
+            }
 
     def verify(self) -> None:
         """Read the whole file: every hash holds and every number is finite.
@@ -499,40 +476,17 @@ class FeatureCache:
         >>> folder.cleanup()
         """
         file = self._open()
-        found = []
-        file.visititems(
-            lambda name, item: (
-                found.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-        for name in found:
-            data = file[name]
-            digest = hashlib.sha256()
-            try:
-                for block in _blocks(data):
-                    digest.update(_bytes_of(block))
-                    if data.dtype.kind == "f" and not np.isfinite(block).all():
-                        raise CacheError(
-                            f"{self.path} is damaged: `{name}` holds values that are "
-                            f"not finite. Delete it and write it again."
-                        )
-            except OSError as error:
-                raise CacheError(
-                    f"{self.path} is damaged: `{name}` cannot be read. Delete it and "
-                    f"write it again."
-                ) from error
-            if digest.hexdigest() != data.attrs.get("sha256"):
-                raise CacheError(
-                    f"{self.path} is damaged: the SHA-256 of `{name}` is not the one "
-                    f"that was written with it. Delete it and write it again."
-                )
-        labels, classes = self.labels, self.classes
-        if labels is not None and not (
-            0 <= labels.min() and labels.max() < len(classes)
-        ):
-            raise CacheError(
-                f"{self.path} is damaged: labels run from {labels.min()} to "
-                f"{labels.max()}, but there are {len(classes)} classes."
+        with reading(self.path, "its structure"):
+            check_hashes(file, self._found, self.path)
+            old = file.attrs["schema_version"] == 1
+        if old:
+            warnings.warn(
+                f"{self.path} was written by an earlier version of rezsl_sk: its "
+                f"values are those that were written, but changes of its metadata and "
+                f"data sets that were removed cannot be noticed. To have them noticed, "
+                f"write the cache again.",
+                UserWarning,
+                stacklevel=2,
             )
 
     @classmethod
@@ -801,12 +755,12 @@ def write_cache(
     labels, classes, table, attribute_names = check_classes(
         n, y, class_attributes, attribute_names
     )
-    splits = _checked_splits(splits, n)
+    splits = check_splits(splits, n)
     if sources is not None and sources.shape != (n,):
         raise ValueError(
             f"sources has the shape {sources.shape} for {n} rows; give one for each."
         )
-    metadata = _checked_metadata(metadata)
+    metadata = check_metadata(metadata)
     blocks = iter(blocks)
     first = next(blocks, None)
     if first is None or n == 0:
@@ -817,288 +771,161 @@ def write_cache(
     )
     table_bytes = 0 if table is None else table.nbytes
     n_bytes = n * (row_bytes + 56) + text_bytes + table_bytes
-    with new_hdf5(path, n_bytes) as (file, check):
-        _write_features(file, first, blocks, n, path, check)
-        _write_text(file, "path", paths)
-        if labels is not None:
-            _write_array(file, "label", labels)
-        if classes is not None:
-            _write_text(file, "class_name", classes)
-        if table is not None:
-            _write_array(file, "class_attributes", table)
-        if attribute_names is not None:
-            _write_text(file, "attribute_name", attribute_names)
-        _write_text(file, "failed/path", [p for p, _ in failed])
-        _write_text(file, "failed/reason", [r for _, r in failed])
-        for name, rows in splits.items():
-            _write_array(file, f"splits/{name}", rows)
-        if sources is not None:
-            for name in SOURCE_DTYPE.names:
-                values = np.ascontiguousarray(sources[name])
-                _write_array(file, f"source/{name}", values)
-        file.attrs["format"] = FORMAT
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        # JSON escapes what HDF5 text cannot hold.
-        as_json = sorted(
-            key
-            for key, value in metadata.items()
-            if not (isinstance(value, str) and value.isprintable())
-        )
-        file.attrs["json_keys"] = json.dumps(as_json)
-        for key, value in metadata.items():
-            file.attrs[key] = json.dumps(value) if key in as_json else value
-        file.attrs["complete"] = True
-
-
-def _starts_like_hdf5(path):
-    with open(path, "rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-def _bytes_of(block):
-    """Content of a block for hashing; text as UTF-8, each piece ended by NUL."""
-    if block.dtype == object:
-        return b"".join(piece + b"\0" for piece in block)
-    return np.ascontiguousarray(block).view(np.uint8)
-
-
-def _blocks(data):
-    """Read a dataset in order, a limited number of rows at a time."""
-    row_bytes = max(1, data.dtype.itemsize * int(np.prod(data.shape[1:])))
-    step = max(1, _BLOCK_BYTES // row_bytes)
-    for start in range(0, len(data), step):
-        yield data[start : start + step]
-
-
-def _write_array(file, name, values):
-    data = file.create_dataset(name, data=values)
-    data.attrs["sha256"] = hashlib.sha256(_bytes_of(values)).hexdigest()
-
-
-def _write_text(file, name, values):
-    pieces = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        pieces[i] = _encoded(value)
-    data = file.create_dataset(name, data=pieces, dtype=h5py.string_dtype())
-    data.attrs["sha256"] = hashlib.sha256(_bytes_of(pieces)).hexdigest()
-
-
-def _encoded(value):
-    try:
-        piece = str(value).encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The name {value!r} is no valid Unicode text and cannot be stored."
-        ) from error
-    if b"\0" in piece:
-        raise ValueError(
-            f"The name {value!r} contains a NUL character, which HDF5 text cannot "
-            f"hold; rename it."
-        )
-    return piece
-
-
-def _write_features(file, first, blocks, n, path, check):
-    """Write blocks as they come; the first one tells row shape and type."""
-    shape, dtype = first.shape[1:], first.dtype
-    if dtype not in (np.float16, np.float32) or len(shape) not in (1, 2):
-        raise ValueError(
-            f"{path}: a block of features has the shape {first.shape} and the type "
-            f"{dtype}; allowed are (m, d) or (m, r, d) of float16 or float32."
-        )
-    row_bytes = max(1, dtype.itemsize * int(np.prod(shape)))
-    chunk = (max(1, min(n, _CHUNK_BYTES // row_bytes)), *shape)
-    data = file.create_dataset("features", (n, *shape), dtype=dtype, chunks=chunk)
-    digest = hashlib.sha256()
-    row = 0
-    block = first
-    while block is not None:
-        if block.shape[1:] != shape or block.dtype != dtype or row + len(block) > n:
-            raise ValueError(
-                f"{path}: {row} rows of shape {shape} and type {dtype} are followed "
-                f"by {len(block)} of shape {block.shape[1:]} and type {block.dtype}; "
-                f"{n} alike were announced."
+    with new_file(path, n_bytes) as raw:
+        with h5py.File(raw, "w") as file:
+            write_features(file, first, blocks, n, path, raw.check)
+            write_text(file, "path", paths)
+            if labels is not None:
+                write_array(file, "label", labels)
+            if classes is not None:
+                write_text(file, "class_name", classes)
+            if table is not None:
+                write_array(file, "class_attributes", table)
+            if attribute_names is not None:
+                write_text(file, "attribute_name", attribute_names)
+            write_text(file, "failed/path", [p for p, _ in failed])
+            write_text(file, "failed/reason", [r for _, r in failed])
+            for name, rows in splits.items():
+                write_array(file, f"splits/{name}", rows)
+            if sources is not None:
+                for name in SOURCE_DTYPE.names:
+                    values = np.ascontiguousarray(sources[name])
+                    write_array(file, f"source/{name}", values)
+            file.attrs["format"] = FORMAT
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            # JSON escapes what HDF5 text cannot hold.
+            as_json = sorted(
+                key
+                for key, value in metadata.items()
+                if not (isinstance(value, str) and value.isprintable())
             )
-        finite = np.isfinite(block).reshape(len(block), -1).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"Row {row + int(np.argmin(finite))} of X is not finite (NaN, "
-                f"infinity, or beyond the range of {dtype}); such features cannot be "
-                f"learned from and are not stored."
-            )
-        data[row : row + len(block)] = block
-        check()
-        digest.update(_bytes_of(block))
-        row += len(block)
-        block = next(blocks, None)
-    if row != n:
-        raise ValueError(f"{path}: {n} rows were announced and {row} given.")
-    data.attrs["sha256"] = digest.hexdigest()
+            file.attrs["json_keys"] = json.dumps(as_json)
+            for key, value in metadata.items():
+                file.attrs[key] = json.dumps(value) if key in as_json else value
+            file.attrs["complete"] = True
+            file.attrs["manifest_sha256"] = manifest_sha256(file, datasets(file))
+            file.flush()
+            spans = chunk_spans(file["features"])
+        raw.check()
+        write_seal(raw, spans)
 
 
-def _names(values, what):
-    """Class labels as a list of text; refuses what no name can be."""
-    values = np.asarray(values)
-    if values.ndim != 1:
-        raise ValueError(f"{what} has the shape {values.shape}; it must be 1-D.")
-    if values.dtype.kind not in "iubUOT":
-        raise ValueError(
-            f"{what} has the type {values.dtype}; classes are text or integers."
-        )
-    names = values.tolist()
-    for name in names:
-        if not isinstance(name, (str, int)):
-            raise ValueError(
-                f"{what} contains {name!r}; classes are text or integers, and none "
-                f"may be missing."
-            )
-    return [str(name) for name in names]
+def inspect_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Tell what a cache holds, all but the features, read in a process of its own.
 
-
-def check_classes(
-    n: int,
-    y: ArrayLike | None,
-    class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None,
-    attribute_names: ArrayLike | None,
-) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None, list[str] | None]:
-    """Bring labels and table of classes together.
+    A file that would crash the HDF5 library does not crash this process.
 
     Parameters
     ----------
-    n : int
-        Number of rows.
-    y, class_attributes, attribute_names
-        As for `write_cache`.
+    path : str or path-like
+        A file that may be damaged, or come from anybody.
 
     Returns
     -------
-    labels : ndarray of int of shape (n,) or None
-        Indices into `classes`.
-    classes : list of str of length C, or None
-        In the order of the table; sorted where there is none.
-    table : ndarray of float64 of shape (C, a) or None
-        The attributes.
-    attribute_names : list of str of length a, or None
-        Names of the columns.
+    dict
+        ``shape`` and ``dtype`` of the features; ``classes`` and ``used_classes``
+        (numbers of classes, of those with rows), None without labels;
+        ``attribute_names``, a list or None; ``attributes``, their number or None;
+        ``splits`` (number of rows by name), ``metadata``, ``failed`` (pairs of path
+        and reason), ``schema_version``.
 
     Raises
     ------
-    ValueError
-        If they do not fit together, saying where.
+    FileNotFoundError
+        If there is no such file.
+    CacheError
+        If the file is no usable cache.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from rezsl_sk.feature_cache import FeatureCache, inspect_cache
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "toy.h5")
+    ...     FeatureCache.from_arrays(path, np.eye(2), ["a", "b"]).close()
+    ...     inspect_cache(path)["shape"]
+    [2, 2]
     """
-    names = None if y is None else _names(y, "y")
-    if names is not None and len(names) != n:
-        raise ValueError(f"y has {len(names)} entries for {n} rows; give one each.")
-    table = None
-    if class_attributes is None:
-        if attribute_names is not None:
-            raise ValueError(
-                "attribute_names were given without class_attributes; give the table "
-                "they belong to, or neither."
-            )
-        classes = None if names is None else sorted(set(names))
-    else:
-        classes, table, attribute_names = _checked_table(
-            class_attributes, attribute_names
-        )
-    if names is None:
-        return None, classes, table, attribute_names
-    position = {name: i for i, name in enumerate(classes)}
-    missing = sorted(set(names) - position.keys())
-    if missing:
-        raise ValueError(
-            f"{len(missing)} classes of y have no row in class_attributes, the first "
-            f"being {missing[0]!r}; add them to the table, or leave their samples out."
-        )
-    labels = np.array([position[name] for name in names], dtype=np.int64)
-    return labels, classes, table, attribute_names
+    return _apart("_described", path)
 
 
-def _checked_table(class_attributes, attribute_names):
-    if hasattr(class_attributes, "columns"):  # a DataFrame, without importing pandas
-        classes = class_attributes.index
-        table = class_attributes.to_numpy()
-        if attribute_names is None:
-            attribute_names = class_attributes.columns
-    else:
-        try:
-            classes, table = class_attributes
-        except (TypeError, ValueError):
-            raise ValueError(
-                "class_attributes is neither a DataFrame indexed by class nor a pair "
-                "(classes, matrix)."
-            ) from None
-    classes = _names(classes, "the list of classes")
-    table = np.asarray(table)
-    if table.dtype.kind not in "fiub":
-        raise ValueError(
-            f"class_attributes has the type {table.dtype}; attributes are numbers."
-        )
-    table = np.ascontiguousarray(table, dtype=np.float64)
-    if table.ndim != 2 or len(table) != len(classes) or table.shape[1] == 0:
-        raise ValueError(
-            f"class_attributes has the shape {table.shape} for {len(classes)} "
-            f"classes; it must be (classes, attributes)."
-        )
-    if not np.isfinite(table).all():
-        bad = classes[int(np.argmin(np.isfinite(table).all(axis=1)))]
-        raise ValueError(
-            f"class_attributes of {bad!r} are not finite; fill the gaps first."
-        )
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise ValueError(
-            f"class_attributes lists {twice!r} more than once; each class has one row."
-        )
-    if attribute_names is not None:
-        attribute_names = [str(name) for name in attribute_names]
-        if len(attribute_names) != table.shape[1]:
-            raise ValueError(
-                f"{len(attribute_names)} attribute names were given for "
-                f"{table.shape[1]} attributes."
-            )
-    return classes, table, attribute_names
+def verify_cache(path: str | os.PathLike[str]) -> None:
+    """Do what `FeatureCache.verify` does, in a process of its own.
+
+    A file that would crash the HDF5 library does not crash this process.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that may be damaged, or come from anybody.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CacheError
+        If something in the file is not what was written, saying what.
+
+    Warns
+    -----
+    UserWarning
+        If the file was written by an earlier version, of which not all can be
+        checked.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> from rezsl_sk.feature_cache import FeatureCache, verify_cache
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "toy.h5")
+    ...     FeatureCache.from_arrays(path, np.eye(2), ["a", "b"]).close()
+    ...     verify_cache(path)
+    """
+    _apart("_verified", path)
 
 
-def _checked_splits(splits, n):
-    checked = {}
-    for name, rows in (splits or {}).items():
-        rows = np.asarray(rows)
-        if rows.size == 0:
-            rows = np.zeros(0, dtype=np.int64)
-        if rows.ndim != 1 or rows.dtype.kind not in "iu":
-            raise ValueError(
-                f"The split {name!r} has the shape {rows.shape} and the type "
-                f"{rows.dtype}; a split is a 1-D list of row numbers."
-            )
-        if rows.size and (rows.min() < 0 or rows.max() >= n):
-            raise ValueError(
-                f"The split {name!r} names rows {rows.min()} to {rows.max()}; there "
-                f"are {n} rows, numbered from 0."
-            )
-        if not name or "/" in name or "\0" in name or name == ".":
-            raise ValueError(f"{name!r} cannot be the name of a split.")
-        checked[name] = rows.astype(np.int64)
-    return checked
+def _apart(function, path):
+    path = Path(path)
+    _check_is_file(path)
+    # Most of what happens to files is noticed here, which takes no new process.
+    with open(path, "rb") as file:
+        check_seal(file, path)
+    return in_child(f"{__name__}:{function}", path)
 
 
-def _checked_metadata(metadata):
-    metadata = dict(metadata or {})
-    for key, value in metadata.items():
-        if (
-            not isinstance(key, str)
-            or not key.isprintable()
-            or not key
-            or key in _RESERVED
-        ):
-            raise ValueError(
-                f"{key!r} cannot be a key of metadata; keys are text other than "
-                f"{', '.join(_RESERVED)}."
-            )
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"metadata[{key!r}] cannot be written as JSON: {error}."
-            ) from error
-    return metadata
+def _check_is_file(path):
+    if not path.is_file():
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "There is no feature cache here; `rezsl-features extract` or "
+            "FeatureCache.from_arrays writes one",
+            str(path),
+        )
+
+
+def _verified(path):
+    with FeatureCache(path) as cache:
+        cache.verify()
+
+
+def _described(path):
+    with FeatureCache(path) as cache:
+        labels, table, names = (
+            cache.labels,
+            cache.class_attributes,
+            cache.attribute_names,
+        )
+        return {
+            "shape": list(cache.X.shape),
+            "dtype": str(cache.X.dtype),
+            "classes": None if labels is None else len(cache.classes),
+            "used_classes": None if labels is None else len(np.unique(labels)),
+            "attributes": None if table is None else table.shape[1],
+            "attribute_names": None if names is None else names.tolist(),
+            "splits": {name: len(rows) for name, rows in cache.splits.items()},
+            "metadata": cache.metadata,
+            "failed": [[str(name), str(reason)] for name, reason in cache.failed],
+            "schema_version": int(cache._open().attrs["schema_version"]),
+        }

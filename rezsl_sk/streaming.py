@@ -14,9 +14,10 @@ from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from ._blocks import blocks, file_of
+from ._storage.contents import write_text
 from ._storage.hdf5 import WriterLock, new_hdf5
 from .decoding import SCORE_ROWS, check_k, highest, score_rows
-from .feature_cache import FeatureCache, LazyFeatures, _write_text
+from .feature_cache import FeatureCache, LazyFeatures
 
 if TYPE_CHECKING:
     import pandas
@@ -161,7 +162,7 @@ def predict_to_hdf5(
             if names.dtype.kind in "iub":
                 file[what] = names
             else:
-                _write_text(file, what, names)
+                write_text(file, what, names)
         if of_attributes:
             data = _table(file, "attributes", len(X), width, dtype)
             for rows, block in blocks(X, SCORE_ROWS):
