@@ -15,11 +15,12 @@ import platform
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from rezsl_sk.feature_cache import FeatureCache
+from rezsl_sk.feature_cache import FeatureCache, inspect_cache, verify_cache
 
 from .attributes import read_attributes
 from .backbones import PACKAGED, POOLS, BackboneError
@@ -388,25 +389,24 @@ def _reasons(failed):
 
 
 def _inspect(args):
-    with FeatureCache(args.cache) as cache:
-        X = cache.X
-        say(f"{args.cache} ({Path(args.cache).stat().st_size / 1e6:.1f} MB)")
-        say(f"features          {' x '.join(map(str, X.shape))}, {X.dtype}")
-        if cache.labels is not None:
-            used = len(set(cache.labels.tolist()))
-            say(f"classes           {len(cache.classes)}, {used} of them with rows")
-        if cache.class_attributes is not None:
-            say(f"attributes        {cache.class_attributes.shape[1]}")
-            names = [] if cache.attribute_names is None else cache.attribute_names
-            for line in _wrapped(names):
-                say(f"  {line}")
-        for name, rows in cache.splits.items():
-            say(f"split             {name}: {len(rows)} rows")
-        for key, value in cache.metadata.items():
-            say(f"{key:<17} {' '.join(str(value).split())}")
-        say(f"failed            {len(cache.failed)}")
-        for path, reason in cache.failed:
-            say(f"  {path}: {reason}")
+    # In a process of its own: a damaged file may crash the one that reads it.
+    cache = inspect_cache(args.cache)
+    say(f"{args.cache} ({Path(args.cache).stat().st_size / 1e6:.1f} MB)")
+    say(f"features          {' x '.join(map(str, cache['shape']))}, {cache['dtype']}")
+    if cache["classes"] is not None:
+        used = cache["used_classes"]
+        say(f"classes           {cache['classes']}, {used} of them with rows")
+    if cache["attributes"] is not None:
+        say(f"attributes        {cache['attributes']}")
+        for line in _wrapped(cache["attribute_names"] or []):
+            say(f"  {line}")
+    for name, count in cache["splits"].items():
+        say(f"split             {name}: {count} rows")
+    for key, value in cache["metadata"].items():
+        say(f"{key:<17} {' '.join(str(value).split())}")
+    say(f"failed            {len(cache['failed'])}")
+    for path, reason in cache["failed"]:
+        say(f"  {path}: {reason}")
 
 
 def _wrapped(names):
@@ -420,32 +420,37 @@ def _wrapped(names):
 
 
 def _verify(args):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        verify_cache(args.cache)
+    say(f"{args.cache}: all hashes hold, all values are finite.")
+    for warning in caught:
+        say(str(warning.message))
+    if not args.against:
+        return
     with FeatureCache(args.cache) as cache:
-        cache.verify()
-        say(f"{args.cache}: all hashes hold, all values are finite.")
-        if args.against:
-            known = cache.metadata
-            name = args.backbone or known.get("backbone")
-            if name is None:
-                raise ValueError(
-                    f"{args.cache} does not say which backbone made it; name it "
-                    f"(--backbone)."
-                )
-            weights = args.weights or known.get("weights")
-            difference = verify_features(
-                cache,
-                find_images(args.against, root=args.root),
-                name,
-                n_samples=args.sample,
-                weights=None if weights == "timm" else weights,
-                pool=args.pool or known.get("pool", "auto"),
-                image_size=args.image_size,
+        known = cache.metadata
+        name = args.backbone or known.get("backbone")
+        if name is None:
+            raise ValueError(
+                f"{args.cache} does not say which backbone made it; name it "
+                f"(--backbone)."
             )
-            rows = min(args.sample, len(cache))
-            say(
-                f"{rows} rows were computed again and differ by at most "
-                f"{difference:.2g} of their largest value."
-            )
+        weights = args.weights or known.get("weights")
+        difference = verify_features(
+            cache,
+            find_images(args.against, root=args.root),
+            name,
+            n_samples=args.sample,
+            weights=None if weights == "timm" else weights,
+            pool=args.pool or known.get("pool", "auto"),
+            image_size=args.image_size,
+        )
+        rows = min(args.sample, len(cache))
+        say(
+            f"{rows} rows were computed again and differ by at most "
+            f"{difference:.2g} of their largest value."
+        )
 
 
 def _import(args):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -247,6 +248,24 @@ def test_verify_finds_a_flipped_bit(run, tiny_cache):
     tiny_cache.write_bytes(content)
     code, _, err = run("verify", tiny_cache)
     assert code == 1 and "features" in err
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_foreign_files_are_looked_at_in_another_process(
+    run, tiny_cache, tmp_path, monkeypatch, command
+):
+    """And do not show what lies elsewhere."""
+    (tmp_path / "secret").write_bytes(b"password")
+    with h5py.File(tiny_cache, "r+") as file:
+        del file["class_name"]
+        file.create_dataset("class_name", 1, "S8", external=str(tmp_path / "secret"))
+
+    def refuse(*_):
+        raise AssertionError("opened in this process")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    code, out, err = run(command, tiny_cache)
+    assert code == 1 and "lie in other files" in err and "password" not in out + err
 
 
 def test_verify_against_needs_a_backbone_by_name(run, make_images, tiny_cache):
