@@ -22,7 +22,12 @@ dataset               shape, type            meaning
 
 and, as attributes of the file, ``format``, ``schema_version``, ``complete`` and the
 metadata (backbone, transform, ...), text as it is and all else as JSON. Every dataset
-carries the SHA-256 of its content, which `FeatureCache.verify` recomputes.
+has the SHA-256 of its content as an attribute, ``manifest_sha256`` is the hash over
+all datasets and attributes, and `FeatureCache.verify` computes them again. Numbers
+have checksums of HDF5 (fletcher32), which are compared whenever they are read. Behind
+the end of the HDF5 file stands the hash of all bytes but the features, which is
+compared when the file is opened; see ``rezsl_sk/_storage/seal.py``. Version 1 of the
+schema had hashes of the datasets alone.
 
 A cache is written once and never changed: under a temporary name, flushed to the
 disk, renamed. Whoever dies in between leaves no broken file under the final name.
@@ -266,8 +271,9 @@ class FeatureCache:
     FileNotFoundError
         If there is no such file.
     CacheError
-        If the file is no HDF5 file, is truncated, is of another format or of a newer
-        schema version, or was never completed.
+        If the file is no HDF5 file, is damaged, cut short or changed, is of another
+        format or of a newer schema version, was never completed, or leads to other
+        files by links or external storage.
 
     Examples
     --------
@@ -457,12 +463,19 @@ class FeatureCache:
     def verify(self) -> None:
         """Read the whole file: every hash holds and every number is finite.
 
-        Memory stays small whatever the size of the cache.
+        Memory stays small whatever the size of the cache. A file of unknown origin
+        is better given to `verify_cache`, which reads it in another process.
 
         Raises
         ------
         CacheError
             If something in the file is not what was written, saying what.
+
+        Warns
+        -----
+        UserWarning
+            If the file was written by an earlier version, of which not all can be
+            checked.
 
         Examples
         --------
