@@ -378,7 +378,7 @@ def test_export_says_what_public_code_may_trip_over(run, tmp_path):
     assert code == 0 and "No train and val, for trainval has a single class." in text
     assert "\ntest_seen    0 images of 0 classes\n" in text
 
-    unseen.write_bytes("\ufeffemü".encode("utf-16"))
+    unseen.write_bytes("emü".encode("latin-1"))
     options = ["--xlsa17", tmp_path / "BAD", "--unseen", unseen]
     code, _, err = run("export", cache, *options)
     assert code == 1 and "unseen.txt is no text in UTF-8" in err
