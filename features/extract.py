@@ -34,9 +34,9 @@ from rezsl_sk.feature_cache import (
     write_cache,
 )
 
+from ._batches import differs, read_batches
 from ._errors import ExtractionError
 from ._network import AMPS, ENGINES, Runner, device_kind, processor
-from ._reading import differs, read_batches
 from ._shards import FinishedRows, Shard, ShardFolder, tidy_reason
 from .backbones import Backbone, load_backbone
 from .images import ImageError, ImageList, find_images, read_image

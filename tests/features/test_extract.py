@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import rezsl_features._reading
+import rezsl_features._batches
 import rezsl_features.extract
 import torch
 from PIL import Image
@@ -307,7 +307,7 @@ def begun(root, extract, in_child, **options):
     """Leave an extraction killed in its third shard."""
 
     def run():
-        kill_at(rezsl_features._reading, "read_image", 18)
+        kill_at(rezsl_features._batches, "read_image", 18)
         extract(root, **options)
 
     assert in_child(run) == -signal.SIGKILL
@@ -365,14 +365,14 @@ def test_automatic_settings_are_kept_on_resume(make_images, extract, in_child):
 def test_a_finished_cache_is_not_computed_again(make_images, extract, monkeypatch):
     root = make_images()
     extract(root).close()
-    monkeypatch.setattr(rezsl_features._reading, "read_image", None)
+    monkeypatch.setattr(rezsl_features._batches, "read_image", None)
     assert len(extract(root)) == 22
 
 
 def test_a_new_table_costs_no_new_features(make_images, extract, monkeypatch):
     root = make_images()
     before = np.asarray(extract(root).X).tobytes()
-    monkeypatch.setattr(rezsl_features._reading, "read_image", None)
+    monkeypatch.setattr(rezsl_features._batches, "read_image", None)
     table = (["class2", "class1", "class0", "unseen"], np.eye(4))
     with extract(root, class_attributes=table) as cache:
         cache.verify()
@@ -439,7 +439,7 @@ def test_second_extractor_is_refused(make_images, extract, tmp_path):
 
 KILLS = [
     # 22 images in three shards: identity, three shards and the cache are renamed.
-    *[(rezsl_features._reading, "read_image", i, "before") for i in (1, 7, 9, 22)],
+    *[(rezsl_features._batches, "read_image", i, "before") for i in (1, 7, 9, 22)],
     *[(os, "replace", i, when) for i in range(1, 6) for when in ("before", "after")],
     *[(os, "fsync", i, "before") for i in range(1, 11)],
     *[(feature_cache, "write_text", i, "after") for i in (1, 4)],
@@ -474,7 +474,7 @@ def test_kill(make_images, extract, in_child, tmp_path, owner, name, count, when
             assert len(cache) == 18
     done = len(list(tmp_path.glob("out.h5.shards/*[0-9].shard")))
     reads = 0
-    original = rezsl_features._reading.read_image
+    original = rezsl_features._batches.read_image
 
     def count_reads(path):
         nonlocal reads
@@ -483,7 +483,7 @@ def test_kill(make_images, extract, in_child, tmp_path, owner, name, count, when
         return image
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rezsl_features._reading, "read_image", count_reads)
+        patch.setattr(rezsl_features._batches, "read_image", count_reads)
         finished = out.exists()
         with extract(root) as cache:
             cache.verify()
@@ -503,7 +503,7 @@ def test_killed_restart_goes_on(make_images, extract, in_child, tmp_path):
     other = {"model": tiny_network(seed=1)}
 
     def run():
-        kill_at(rezsl_features._reading, "read_image", 18)
+        kill_at(rezsl_features._batches, "read_image", 18)
         extract(root, restart=True, **other)
 
     assert in_child(run) == -signal.SIGKILL
@@ -511,9 +511,9 @@ def test_killed_restart_goes_on(make_images, extract, in_child, tmp_path):
         cache.verify()
     with pytest.MonkeyPatch.context() as patch:
         kill = []
-        original = rezsl_features._reading.read_image
+        original = rezsl_features._batches.read_image
         patch.setattr(
-            rezsl_features._reading,
+            rezsl_features._batches,
             "read_image",
             lambda path: kill.append(path) or original(path),
         )
@@ -659,14 +659,14 @@ def test_a_damaged_record_is_not_for_ever(
 def reads(monkeypatch):
     """The pictures that have been read without an error."""
     found = []
-    original = rezsl_features._reading.read_image
+    original = rezsl_features._batches.read_image
 
     def read(path):
         image = original(path)
         found.append(Path(path).name)
         return image
 
-    monkeypatch.setattr(rezsl_features._reading, "read_image", read)
+    monkeypatch.setattr(rezsl_features._batches, "read_image", read)
     return found
 
 
@@ -925,7 +925,7 @@ def test_full_disk(make_images, extract, tmp_path, monkeypatch):
         extract(root)
     assert len(list(tmp_path.glob("out.h5.shards/*[0-9].shard"))) == 3
     monkeypatch.undo()
-    monkeypatch.setattr(rezsl_features._reading, "read_image", None)
+    monkeypatch.setattr(rezsl_features._batches, "read_image", None)
     assert len(extract(root)) == 22
 
 
@@ -1064,7 +1064,7 @@ def test_fifty_kills_over_a_real_extraction(shared, tmp_path):
 
 def test_a_worker_says_nothing_of_a_main_process_that_has_gone(capsys):
     for error in (ConnectionResetError(), EOFError()):
-        rezsl_features._reading._unless_alone(type(error), error, None)
+        rezsl_features._batches._unless_alone(type(error), error, None)
     assert capsys.readouterr().err == ""
-    rezsl_features._reading._unless_alone(ValueError, ValueError("a bug"), None)
+    rezsl_features._batches._unless_alone(ValueError, ValueError("a bug"), None)
     assert "a bug" in capsys.readouterr().err
