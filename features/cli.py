@@ -2,18 +2,23 @@
 
 Exit codes: 0 all is well; 1 it could not be done, with a sentence on stderr; 2 the
 command was not understood; 3 done, but more images failed than ``--max-failed``
-allows; 130 stopped by Ctrl-C, to be continued by the same command.
+allows; 130 stopped by Ctrl-C, 143 and 129 by SIGTERM and SIGHUP (the terminal was
+closed), to be continued by the same command.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import importlib.util
+import logging
 import os
 import platform
+import signal
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -25,7 +30,16 @@ from rezsl_sk.feature_cache import FeatureCache, inspect_cache, verify_cache
 from .attributes import read_attributes
 from .backbones import PACKAGED, POOLS, BackboneError
 from .delimited import read_lines
-from .extract import AMPS, ENGINES, ExtractionError, extract_features, verify_features
+from .extract import (
+    AMPS,
+    ENGINES,
+    ExtractionError,
+    checked_out,
+    extract_features,
+    n_cores,
+    rank_and_size,
+    verify_features,
+)
 from .images import find_images, find_repeated, order_from_xlsa17
 from .reading import PLUGINS, image_formats
 from .terminal import printable, say
@@ -64,24 +78,98 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        return args.run(args) or 0
-    except KeyboardInterrupt:
+        with _stopped_by_signals(), _told():
+            return args.run(args) or 0
+    except KeyboardInterrupt as error:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            # Whoever is impatient gets no traceback either.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         say(file=sys.stderr)  # below the progress bar
-        say(
-            "Stopped. Finished shards are kept; the same command goes on.",
-            file=sys.stderr,
-        )
-        return 130
+        kept = " Finished shards are kept; the same command goes on."
+        say("Stopped." + (kept if args.run is _extract else ""), file=sys.stderr)
+        return 128 + (error.number if isinstance(error, _Signal) else signal.SIGINT)
     except (ExtractionError, BackboneError, ValueError, OSError) as error:
         # These say in a sentence what is wrong; a traceback would bury it.
         say(f"rezsl-features: {_sentence(error)}", file=sys.stderr)
         return 1
 
 
+class _Signal(KeyboardInterrupt):
+    """A signal that stops the command as Ctrl-C does."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+@contextlib.contextmanager
+def _stopped_by_signals():
+    """Let SIGTERM and SIGHUP end the command in order, its lock removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise _Signal(number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # nohup has SIGHUP ignored, and so it stays.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Teller(logging.Handler):
+    def emit(self, record):
+        if record.levelno < logging.WARNING:
+            say(record.getMessage())
+        else:
+            say(f"rezsl-features: {record.getMessage()}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _told():
+    """Print what the extractor logs, and warnings, as sentences."""
+    logger, teller = logging.getLogger("rezsl_features"), _Teller()
+    level = logger.level
+
+    def show(message, *args, **kwargs):
+        say(f"rezsl-features: {message}", file=sys.stderr)
+
+    logger.addHandler(teller)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(teller)
+        logger.setLevel(level)
+
+
 def _sentence(error):
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).splitlines())
+    text = " ".join(str(error).splitlines())
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror
+        if error.filename is not None:
+            text = f"{error.filename}: {text}"
+    # What the system says is no sentence, and does not tell what to do.
+    return text if text.endswith((".", "!", "?")) else f"{text}. {_remedy(error)}"
+
+
+def _remedy(error):
+    if isinstance(error, FileNotFoundError):
+        return "Check the name."
+    if isinstance(error, PermissionError):
+        return "Change the permissions, or give another name."
+    if isinstance(error, FileExistsError):
+        return "Then run the command again."
+    return "Mend that, and run the command again."
 
 
 def _auto_or(kind):
@@ -120,7 +208,8 @@ def _parser():
         "extract",
         help="compute the features of images",
         description="Compute the features of images into a cache. Interrupted in any "
-        "way, the same command goes on where it stopped. With several GPUs: "
+        "way, the same command goes on where it stopped; on a finished cache it "
+        "computes those images again that have changed or failed. With several GPUs: "
         "torchrun --nproc-per-node=N -m rezsl_features extract ...",
     )
     sub.set_defaults(run=_extract)
@@ -144,6 +233,13 @@ def _parser():
         metavar="CLASSES.csv",
         help="table of attributes to store beside the features: the classes in the "
         "first column, one numeric column per attribute; columns of text are left out",
+    )
+    sub.add_argument(
+        "--stored-attributes",
+        choices=["keep", "replace", "remove"],
+        default="keep",
+        help="what becomes of a table that an earlier run has stored: keep it (and "
+        "refuse another one), replace it by that of --attributes, or remove it",
     )
     sub.add_argument("--batch-size", type=_auto_or(int), default="auto")
     sub.add_argument(
@@ -180,7 +276,10 @@ def _parser():
         help="go on where an earlier run stopped (the default)",
     )
     again.add_argument(
-        "--restart", action="store_true", help="throw away what an earlier run left"
+        "--restart",
+        action="store_true",
+        help="throw away what an earlier run left, and replace a finished cache; its "
+        "table of attributes stays",
     )
 
     sub = commands.add_parser("inspect", help="say what is inside a cache")
@@ -296,7 +395,7 @@ def _extract(args):
     if args.order_from:
         images = order_from_xlsa17(images, args.order_from)
     table = names = None
-    rank = int(os.environ.get("RANK", "0"))
+    rank, _ = rank_and_size()
     if rank == 0:
         _describe(images)
     if args.attributes:
@@ -317,6 +416,7 @@ def _extract(args):
         image_size=args.image_size,
         class_attributes=table,
         attribute_names=names,
+        stored_attributes=args.stored_attributes,
         batch_size=args.batch_size,
         shard_size=args.shard_size,
         workers=args.workers,
@@ -327,7 +427,8 @@ def _extract(args):
         threads=args.threads,
         on_error=args.on_error,
         restart=args.restart,
-        progress=importlib.util.find_spec("tqdm") is not None,
+        # In a file of logs a bar is a mess.
+        progress=sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None,
     )
     with cache:
         failed, n = cache.failed, len(images)
@@ -337,7 +438,7 @@ def _extract(args):
             if len(failed) > 20:
                 say(f"... and {len(failed) - 20} more; see `rezsl-features inspect`")
             say(
-                f"{args.out}: {len(cache)} of {n} images written in "
+                f"{args.out}: features of {len(cache)} of {n} images after "
                 f"{time.perf_counter() - start:.0f} s, {len(failed)} skipped"
                 + (f" ({_reasons(failed)})" if failed else "")
                 + _left_out(images)
@@ -347,7 +448,8 @@ def _extract(args):
         if rank == 0:
             say(
                 f"rezsl-features: {len(failed) / n:.1%} of the images failed, more "
-                f"than --max-failed {args.max_failed} allows.",
+                f"than --max-failed {args.max_failed} allows. Mend them and run the "
+                f"same command again, or allow more.",
                 file=sys.stderr,
             )
         return 3
@@ -456,7 +558,7 @@ def _verify(args):
 def _import(args):
     mat = Path(args.mat).resolve()
     cache = FeatureCache.from_xlsa17(
-        args.out, mat.parent.parent, mat.parent.name, features=mat.stem
+        checked_out(args.out), mat.parent.parent, mat.parent.name, features=mat.stem
     )
     with cache:
         say(f"Wrote {cache}.")
@@ -575,10 +677,9 @@ def _doctor(args):
         except metadata.PackageNotFoundError:
             return None
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else "?"
     line("python", f"{platform.python_version()} on {platform.machine()}")
     line("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    line("cpu", f"{cores} cores, {torch.backends.cpu.get_cpu_capability()}")
+    line("cpu", f"{n_cores()} cores, {torch.backends.cpu.get_cpu_capability()}")
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(i).total_memory / 2**30

@@ -207,7 +207,7 @@ def extract_features(
                 f"{name}={value!r} cannot be; give an integer from {least} to {limit}, "
                 f"or 'auto'."
             )
-    out = _checked_out(out)
+    out = checked_out(out)
     images = find_images(images, labels)
     if class_attributes is None:
         class_attributes = images.class_attributes
@@ -256,14 +256,36 @@ def extract_features(
 
 
 def n_cores() -> int:
-    """Count the cores that this process may use."""
+    """Count the cores that this process may use.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _checked_out(out):
-    """The file to write; a link stands for the file that it leads to."""
+def checked_out(out: str | os.PathLike[str]) -> Path:
+    """Check the name of a file to write.
+
+    Parameters
+    ----------
+    out : str or path-like
+        The name.
+
+    Returns
+    -------
+    Path
+        The file; for a link, the file that it leads to.
+
+    Raises
+    ------
+    ExtractionError
+        If it is empty, or the name of a folder, a pipe or the like.
+    """
     path = Path(out)
     if os.path.lexists(path):
         path = Path(os.path.realpath(path))
@@ -582,17 +604,18 @@ class _Job:
         run = self._runner(identity)
         sample = self._sample()
         if identity["batch_size"] != "auto":
-            shape = run(sample[None]).shape[1:]
+            shape = _forward(run, sample[None]).shape[1:]
         elif identity["device"] == "cpu":
             most = _CPU_BATCH_BYTES // max(1, sample.nbytes)
             identity["batch_size"] = max(1, min(32, most))
-            shape = run(sample[None]).shape[1:]
+            shape = _forward(run, sample[None]).shape[1:]
         else:
             identity["batch_size"] = 256
             while True:
                 size = identity["batch_size"]
                 try:
-                    shape = run(sample.expand(size, *sample.shape)).shape[1:]
+                    batch = sample.expand(size, *sample.shape)
+                    shape = _forward(run, batch).shape[1:]
                     break
                 except torch.OutOfMemoryError as error:
                     if size == 1:
@@ -751,13 +774,14 @@ class _Job:
                     if on_error == "stop" and reasons[i - start]:
                         raise self._stopped(i, reasons[i - start])
                 try:
-                    waiting.append((start, run(batch), reasons, sources))
+                    features = _forward(run, batch)
                 except torch.OutOfMemoryError as error:
                     raise ExtractionError(
                         f"A batch of {stop - start} images does not fit on the GPU; "
                         f"restart with a smaller batch size, or free its memory and "
                         f"go on."
                     ) from error
+                waiting.append((start, features, reasons, sources))
                 if len(waiting) > behind:
                     collector.add(*waiting.pop(0))
                 tick(stop - start)
@@ -840,6 +864,21 @@ class _Job:
         for shard in self.shards:
             part = self._whole(*shard)
             yield part.features[[not reason for reason in part.reasons]]
+
+
+def _forward(run, batch):
+    """Run the network; what it cannot take is a sentence."""
+    try:
+        return run(batch)
+    except (ExtractionError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ExtractionError(
+            f"The network fails on images of shape {tuple(batch.shape[1:])}, "
+            f"{len(batch)} at a time ({type(error).__name__}: {reason}). Give an image "
+            f"size or a transform that fits it, or a smaller batch size."
+        ) from error
 
 
 class _Collector:

@@ -138,6 +138,60 @@ def test_files_of_weights(weights, batch, file, wrap, prefix):
     assert headless.identity() == backbone.identity()
 
 
+def test_suffixes_are_read_in_capitals(weights, batch):
+    pytest.importorskip("safetensors")
+    path, model = weights(file="w.safetensors")
+    path = path.rename(path.with_name("W.SAFETENSORS"))
+    model.reset_classifier(0)
+    backbone = load_backbone(SMALL, weights=path)
+    assert torch.equal(features(backbone.model, batch), features(model, batch))
+
+
+def test_counters_of_batch_normalisation_may_lack(weights, batch):
+    path, model = weights()
+    state = {k: v for k, v in torch_state(path).items() if "num_batches" not in k}
+    assert len(state) < len(torch_state(path))
+    torch.save(state, path)
+    model.reset_classifier(0)
+    backbone = load_backbone(SMALL, weights=path)
+    assert torch.equal(features(backbone.model, batch), features(model, batch))
+
+
+def _sparse(state, key):
+    state[key] = state[key].to_sparse()
+
+
+def _integer_key(state, key):
+    state[3] = state.pop(key)
+
+
+def _complex(state, key):
+    state[key] = state[key].to(torch.complex64)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_sparse, "is sparse; give a file of dense"),
+        (_complex, "is complex; give a file of dense"),
+        (_integer_key, "holds a tensor under 3, which is no name; give"),
+    ],
+)
+def test_tensors_that_are_no_weights(weights, spoil, words):
+    path, _ = weights()
+    state = dict(torch_state(path))
+    spoil(state, next(iter(state)))
+    torch.save(state, path)
+    with pytest.raises(BackboneError, match=words):
+        load_backbone(SMALL, weights=path)
+
+
+@pytest.mark.parametrize("size", [0, -1, 20_000, 1.5])
+def test_image_sizes_that_cannot_be(timm, size):
+    with pytest.raises(BackboneError, match="give an integer from 1 to 4096"):
+        load_backbone(SMALL, weights="random", image_size=size)
+
+
 def torch_state(path):
     from rezsl_features.backbones import _read_state
 

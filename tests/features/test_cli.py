@@ -65,7 +65,7 @@ def test_extract_inspect_verify(run, make_images, tmp_path):
     assert "skipped class1/note.png: no image format that is read here" in text
     last = text.splitlines()[-1]
     assert re.fullmatch(
-        rf"{out}: 9 of 10 images written in \d+ s, 1 skipped "
+        rf"{out}: features of 9 of 10 images after \d+ s, 1 skipped "
         r"\(1 x no image format that is read here\); left out: 1 x \.txt\.",
         last,
     )
@@ -106,7 +106,7 @@ def test_too_many_failures_have_an_exit_code(run, make_images, tmp_path):
     code, text, err = run(*command)
     assert code == 3
     assert "16.7% of the images failed, more than --max-failed 0.05 allows." in err
-    assert "5 of 6 images written" in text and len(FeatureCache(out)) == 5
+    assert "5 of 6 images" in text and len(FeatureCache(out)) == 5
     assert run(*command, "--max-failed", 0.2)[0] == 0
     code, _, err = run(*command, "--on-error", "stop", "--restart")
     assert code == 1 and "000.png: the file is empty. Mend or remove it" in err
@@ -431,7 +431,7 @@ def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
     shards = tmp_path / "out.h5.shards"
     calm = subprocess.run(command(root, tmp_path / "calm.h5"), capture_output=True)
     assert calm.returncode == 0, calm.stderr
-    for end in (signal.SIGINT, signal.SIGKILL):
+    for end in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
         before = len(list(shards.glob("*[0-9].shard")))
         process = subprocess.Popen(
             command(root, out),
@@ -446,13 +446,14 @@ def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
         while len(list(shards.glob("*[0-9].shard"))) <= before:
             assert time.monotonic() < patience and process.poll() is None
             time.sleep(0.01)
-        if end == signal.SIGINT:
+        if end in (signal.SIGINT, signal.SIGHUP):
             os.killpg(process.pid, end)  # as a terminal does: workers get it too
         else:
-            process.kill()
+            process.send_signal(end)
         text = process.communicate()[0]
-        if end == signal.SIGINT:
-            assert process.returncode == 130
+        if end != signal.SIGKILL:
+            assert process.returncode == 128 + end
+            assert not (tmp_path / "out.h5.lock").exists()
             assert "Finished shards are kept; the same command goes on." in text
             assert "Traceback" not in text
     assert not out.exists()
@@ -484,7 +485,7 @@ def test_two_ranks_by_the_command(make_images, tmp_path):
         timeout=150,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("40 of 40 images written") == 1
+    assert run.stdout.count("40 of 40 images after") == 1
     with FeatureCache(tmp_path / "two.h5") as two, FeatureCache(one) as cache:
         two.verify()
         assert two.X[:].tobytes() == cache.X[:].tobytes()
