@@ -175,6 +175,8 @@ def test_only_rank_0_speaks_of_the_list(capsys, monkeypatch, tmp_path):
     for rank, said in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("MASTER_ADDR", "localhost")
+        monkeypatch.setenv("MASTER_PORT", "1")
         with pytest.raises(ZeroDivisionError):
             cli.main(command)
         assert ("A note." in capsys.readouterr().out) == said
