@@ -229,7 +229,9 @@ def uniform_draw(size, like, generator):
         Its range.
     """
     if like.device.type != "cpu":
-        draw = torch.rand(size, device=like.device, generator=generator)
+        draw = torch.rand(
+            size, device=like.device, generator=generator, dtype=torch.float32
+        )
         return draw.to(like.dtype), 0.0, 1.0
     count = math.prod(size)
     words = torch.empty((count + 3) // 4, dtype=torch.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import partial as partial_function
 from numbers import Integral, Real
@@ -39,6 +38,7 @@ from ._blocks import (
 )
 from ._feature_side import FeatureSide
 from ._heads import Heads, forward_arrays, initial_arrays
+from ._interrupts import model_kept
 from ._sampling import StreamSampler
 from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
 from ._tables import check_table, column_names, distinct_rows
@@ -54,11 +54,13 @@ from ._training import (
     epochs,
     held_out_score,
     make_loss,
+    memory_in_a_sentence,
     one_cycle,
     place_features,
     resolve_device,
     state_to_numpy,
     state_to_torch,
+    usual_torch,
 )
 from .decoding import equal_columns, prototype_scorer, prototype_scores, score_rows
 
@@ -471,6 +473,7 @@ class ReZSLRegressor(
         return self._fit(X, S, *distinct_rows(S))
 
     @with_callbacks
+    @usual_torch()
     def _fit(self, X, S, prototypes, group, *, is_table=None):
         """Fit on checked arrays; `group` (n,) gives the row of `prototypes`.
 
@@ -525,6 +528,7 @@ class ReZSLRegressor(
 
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
+    @usual_torch()
     def partial_fit(
         self,
         X: ArrayLike,
@@ -892,13 +896,8 @@ class ReZSLRegressor(
             self._end_of_fit(context, shown)
             return
         try:
-            self._run(shown, scaled, prototypes, group, trained, generator, context)
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(
-                f"the memory of {self.device_} does not suffice for "
-                f"{scaled.shape[0]} x {scaled.shape[1]} features with "
-                f"batch_size={self.batch_size}; lower batch_size, or set device='cpu'."
-            ) from error
+            with memory_in_a_sentence(self.device_, scaled.shape, self.batch_size):
+                self._run(shown, scaled, prototypes, group, trained, generator, context)
         except FloatingPointError as error:
             raise ValueError(self._diverged(error)) from None
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else np.nan
@@ -988,7 +987,7 @@ class ReZSLRegressor(
             sampler,
             n_epochs,
         )
-        try:
+        with model_kept(lambda: self.n_iter_):
             while True:
                 task = None
                 if context is not None and self.n_iter_ < n_epochs:
@@ -1021,12 +1020,6 @@ class ReZSLRegressor(
                     )
                 if stop:
                     break
-        except KeyboardInterrupt:
-            warnings.warn(
-                f"Training was interrupted by the user in epoch {self.n_iter_ + 1}; "
-                "the model has the weights reached so far.",
-                stacklevel=2,
-            )
         if stopping is not None and stopping.weights is not None:
             heads.load_state_dict(stopping.weights)
         self.coefs_, self.intercepts_ = heads.arrays()[0]

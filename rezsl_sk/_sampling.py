@@ -70,9 +70,8 @@ class StreamSampler:
         return torch.randperm(n, generator=self.generator).numpy()
 
     def _episodes(self, group, n_batches):
-        local = group.unique(return_inverse=True)[1]
         sampler = Sampler(
-            local,
+            group,
             kind="episodes",
             batch_size=None,
             ways=self.ways,

@@ -39,9 +39,11 @@ from ._training import (
     Trainee,
     as_tensor,
     auto_batch_size,
+    memory_in_a_sentence,
     place_features,
     resolve_device,
     run_epoch,
+    usual_torch,
 )
 from .feature_cache import FeatureCache
 from .model_selection import ClassKFold, zero_shot_scorer
@@ -522,7 +524,7 @@ def fit_side_by_side(estimators, X, y, side):
     if not regressors:
         return errors, side
     try:
-        found, side = _train_together(regressors, *data, is_table, side)
+        found, side = _train_in_memory(regressors, *data, is_table, side)
     except Exception as error:
         # What ends the training of one ends that of all.
         found = [error] * len(usable)
@@ -534,8 +536,33 @@ def fit_side_by_side(estimators, X, y, side):
     return errors, side
 
 
+def _train_in_memory(regressors, *data):
+    """:func:`_train_together` all of them, or halves where memory does not suffice."""
+    try:
+        return _train_together(regressors, *data)
+    except MemoryError:
+        if len(regressors) == 1:
+            raise
+    *data, side = data
+    half, errors = len(regressors) // 2, []
+    for part in (regressors[:half], regressors[half:]):
+        try:
+            found, side = _train_in_memory(part, *data, side)
+        except Exception as error:
+            found = [error] * len(part)
+        errors += found
+    return errors, side
+
+
+@usual_torch()
 def _train_together(regressors, X, S, prototypes, group, is_table, side):
-    """Train regressors that are alike; returns as :func:`fit_side_by_side`."""
+    """Train regressors that are alike; returns as :func:`fit_side_by_side`.
+
+    Raises
+    ------
+    MemoryError
+        If an accelerator's memory does not suffice.
+    """
     errors: list[Exception | None] = [None] * len(regressors)
     # Candidates that differ in nothing that training sees are trained once.
     members = defaultdict(list)
@@ -557,32 +584,10 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
     scaled = first._features.transform(X)
     device = resolve_device(first.device, X.dtype)
     if len(first._space.varying):
-        heads = _new_heads(leaders, device)
-        targets = as_tensor(first._space.transform(prototypes), device)
-        sampler = first._new_sampler(torch.from_numpy(group), generator)
-        optimizer = Optimizer(
-            first.solver,
-            [
-                (heads.parameters_of(equal), *rate_and_decay)
-                for equal, rate_and_decay in runs(
-                    (leader.learning_rate_init, leader.weight_decay)
-                    for leader in leaders
-                )
-            ],
-            momentum=first.momentum,
-            schedule=first._schedule(first.max_iter * sampler.n_batches),
-        )
-        trainee = Trainee(
-            heads,
-            fused_objective(leaders, targets),
-            tf32=first.matmul_precision == "tf32",
-        )
-        x = place_features(scaled, device, first._product_dtype)
-        of_row = torch.from_numpy(group).to(device)
-        for _ in range(first.max_iter):
-            batches = sampler.epoch(device)
-            epochs.append(run_epoch(trainee, optimizer, x, of_row, batches))
-        arrays = heads.arrays()
+        with memory_in_a_sentence(device, X.shape, first.batch_size):
+            arrays, epochs = _epochs_together(
+                leaders, scaled, prototypes, group, generator, device
+            )
     for head, numbers in enumerate(heads_of):
         for number in numbers:
             regressor = regressors[number]
@@ -600,6 +605,36 @@ def _train_together(regressors, X, S, prototypes, group, is_table, side):
             except Exception as error:
                 errors[number] = error
     return errors, side
+
+
+def _epochs_together(leaders, scaled, prototypes, group, generator, device):
+    """Weights of the heads after training, and for each epoch those of the heads."""
+    first, epochs = leaders[0], []
+    heads = _new_heads(leaders, device)
+    targets = as_tensor(first._space.transform(prototypes), device)
+    sampler = first._new_sampler(torch.from_numpy(group), generator)
+    optimizer = Optimizer(
+        first.solver,
+        [
+            (heads.parameters_of(equal), *rate_and_decay)
+            for equal, rate_and_decay in runs(
+                (leader.learning_rate_init, leader.weight_decay) for leader in leaders
+            )
+        ],
+        momentum=first.momentum,
+        schedule=first._schedule(first.max_iter * sampler.n_batches),
+    )
+    trainee = Trainee(
+        heads,
+        fused_objective(leaders, targets),
+        tf32=first.matmul_precision == "tf32",
+    )
+    x = place_features(scaled, device, first._product_dtype)
+    of_row = torch.from_numpy(group).to(device)
+    for _ in range(first.max_iter):
+        batches = sampler.epoch(device)
+        epochs.append(run_epoch(trainee, optimizer, x, of_row, batches))
+    return heads.arrays(), epochs
 
 
 class _Remembering:

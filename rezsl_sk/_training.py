@@ -6,6 +6,8 @@ Tensors in, a trained head out; nothing here knows scikit-learn.
 import contextlib
 import copy
 import math
+import threading
+import traceback
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -258,7 +260,7 @@ class Trainee:
 
     def gradients(self, x, group):
         """Fill the gradients; the objective's two terms, each (heads,) or None."""
-        with tf32_products() if self.tf32 else contextlib.nullcontext():
+        with products(x.device, self.tf32):
             return self._gradients(x, group)
 
     def _gradients(self, x, group):
@@ -285,19 +287,69 @@ class Trainee:
         self.heads.train()
 
 
+_PRECISION = threading.Lock()  # of CUDA's products, a setting of the whole process
+
+
 @contextlib.contextmanager
-def tf32_products():
-    """Let CUDA use TF32 within the block; what was set is set again after it."""
-    matmul = torch.backends.cuda.matmul
-    # The newer name where there is one: torch refuses to mix them.
-    new = hasattr(matmul, "fp32_precision")
-    name, value = ("fp32_precision", "tf32") if new else ("allow_tf32", True)
-    before = getattr(matmul, name)
-    setattr(matmul, name, value)
+def products(device, tf32=False):
+    """Let CUDA use TF32 within the block, or not; what was set is set again after it.
+
+    Training in other threads waits meanwhile: it neither computes in another precision
+    than its own, nor takes this one for what the user has set.
+    """
+    if not tf32 and device.type != "cuda":
+        yield
+        return
+    with _PRECISION:
+        if not tf32:
+            yield
+            return
+        matmul = torch.backends.cuda.matmul
+        # The newer name where there is one: torch refuses to mix them.
+        new = hasattr(matmul, "fp32_precision")
+        name, value = ("fp32_precision", "tf32") if new else ("allow_tf32", True)
+        before = getattr(matmul, name)
+        setattr(matmul, name, value)
+        try:
+            yield
+        finally:
+            setattr(matmul, name, before)
+
+
+@contextlib.contextmanager
+def usual_torch():
+    """Train as if the caller had set nothing in torch.
+
+    Gradients are recorded (fit may be called under ``no_grad`` or
+    ``inference_mode``), tensors are made on the CPU (not on a default device), and
+    products are of the precision asked for (not of autocast's). All of these belong
+    to a thread.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        # At each call these cost time, so only where there is something to undo.
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
+def memory_in_a_sentence(device, shape, batch_size):
+    """Say what to do where an accelerator's memory does not suffice for X (n, d)."""
     try:
         yield
-    finally:
-        setattr(matmul, name, before)
+    except torch.OutOfMemoryError as error:
+        # Who keeps the error must not keep the tensors of its frames.
+        traceback.clear_frames(error.__traceback__)
+        raise MemoryError(
+            f"the memory of {device} does not suffice for {shape[0]} x {shape[1]} "
+            f"features with batch_size={batch_size}; lower batch_size, or set "
+            "device='cpu'."
+        ) from error
 
 
 class AutogradTrainee:
@@ -310,8 +362,9 @@ class AutogradTrainee:
 
     def gradients(self, x, group):
         self.module.zero_grad(set_to_none=True)
-        value = self.loss(self.module(x), group)
-        value.backward()
+        with products(x.device):
+            value = self.loss(self.module(x), group)
+            value.backward()
         return value.detach().unsqueeze(0), None
 
     def totals(self, regression, classification):
@@ -462,8 +515,8 @@ class Sampler:
 
     kind : {"shuffle", "episodes"}
         "shuffle": each row once an epoch. "episodes": each batch has `shots`
-        rows, drawn with replacement, of each of `ways` classes, drawn without;
-        an epoch has as many rows as the data.
+        rows, drawn with replacement, of each of `ways` classes that have rows,
+        drawn without; an epoch has as many rows as the data.
 
     generator : torch.Generator on the CPU
     """
@@ -474,7 +527,10 @@ class Sampler:
         self.batch_size = batch_size
         self.generator = generator
         if kind == "episodes":
-            self.count = torch.bincount(group)
+            # Numbered anew: of the classes of a table a part may have no row.
+            group, self.count = group.unique(return_inverse=True, return_counts=True)[
+                1:
+            ]
             self.by_class = group.argsort(stable=True)
             self.first = self.count.cumsum(0) - self.count
             self.ways = min(ways, len(self.count))
@@ -487,7 +543,8 @@ class Sampler:
         if self.kind == "shuffle":
             order = torch.randperm(self.n, generator=self.generator)
             return order.to(device).split(self.batch_size)
-        draw = torch.rand(self.n_batches, len(self.count), generator=self.generator)
+        size = (self.n_batches, len(self.count))
+        draw = torch.rand(size, generator=self.generator, dtype=torch.float32)
         classes = draw.topk(self.ways, dim=1).indices
         size = (self.n_batches, self.ways, self.shots)
         draw = torch.rand(size, generator=self.generator, dtype=torch.float64)

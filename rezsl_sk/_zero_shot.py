@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
 
 from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, open_rows
+from ._interrupts import nested_fits
 from ._repr import TableReprMixin
 from ._tables import check_names, check_table, distinct_rows
 from .decoding import SCORE_ROWS, score_rows, stack_calibrated
@@ -412,7 +413,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         for train, test in GZSLKFold(min(5, n_classes // 2)).split(X, group):
             inside, numbers = np.unique(group[train], return_inverse=True)
             model = copy.copy(self)
-            model._fit_seen(X[train], numbers, self.seen_classes_[inside])
+            with nested_fits():
+                model._fit_seen(X[train], numbers, self.seen_classes_[inside])
             P = self._attributes_of(self.seen_classes_)
             score = model._class_scorer(P, self.seen_classes_)
             if isinstance(X, Rows):

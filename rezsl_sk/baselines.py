@@ -7,7 +7,6 @@ and seen penalty are those of :class:`rezsl_sk.ZeroShotClassifier`.
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
@@ -15,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh, solve
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from ._blocks import in_dtype, working_dtype
 from ._heads import initial_arrays
+from ._interrupts import model_kept
 from ._scaling import (
     BLOCK_ROWS,
     AttributeSpace,
@@ -38,9 +39,11 @@ from ._training import (
     Sampler,
     auto_batch_size,
     epochs,
+    memory_in_a_sentence,
     one_cycle,
     place_features,
     resolve_device,
+    usual_torch,
 )
 from ._zero_shot import ZeroShotMixin
 from .decoding import prototype_scores
@@ -477,14 +480,11 @@ class DAP(_Baseline):
         intercept = np.empty(questions.shape[1], dtype=X.dtype)
         self.n_iter_ = 1
         for j, question in enumerate(questions.T):
-            model = LogisticRegression(
-                C=1 / (self.feature_penalty * len(X)), max_iter=self.max_iter
+            *solution, n_iter = _logistic(
+                X, question[group], self.feature_penalty, self.max_iter
             )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.fit(X, question[group])
-            coef[:, j], intercept[j] = model.coef_[0], model.intercept_[0]
-            self.n_iter_ = max(self.n_iter_, int(model.n_iter_.max()))
+            coef[:, j], intercept[j] = solution
+            self.n_iter_ = max(self.n_iter_, n_iter)
         self.coef_, self.intercept_ = coef[:, which.ravel()], intercept[which.ravel()]
 
     def _binary(self, P):
@@ -503,6 +503,37 @@ class DAP(_Baseline):
         return compare
 
 
+def _logistic(X, yes, penalty, max_iter):
+    """Coefficients (d,), intercept and iterations of a logistic regression.
+
+    scikit-learn's LogisticRegression warns where `max_iter` ends it, and a warning
+    cannot be left out without a change of the whole process's filters, which is not
+    safe in threads.
+    """
+    sign = np.where(yes, 1, -1).astype(X.dtype)
+
+    def value_and_slope(w):
+        coef = w[:-1].astype(X.dtype)
+        margin = sign * (X @ coef + X.dtype.type(w[-1]))
+        pull = -sign * expit(-margin) / len(X)
+        slope = np.append(pull @ X + penalty * coef, pull.sum())
+        value = np.logaddexp(0, -margin).mean(dtype=np.float64)
+        return value + penalty / 2 * (w[:-1] @ w[:-1]), slope.astype(np.float64)
+
+    # The limits are LogisticRegression's.
+    options = {
+        "maxiter": max_iter,
+        "maxls": 50,
+        "gtol": 1e-4,
+        "ftol": 64 * np.finfo(np.float64).eps,
+    }
+    start = np.zeros(X.shape[1] + 1)
+    found = minimize(
+        value_and_slope, start, jac=True, method="L-BFGS-B", options=options
+    )
+    return found.x[:-1], found.x[-1], max(1, int(found.nit))
+
+
 class _Trained(_Baseline):
     """A baseline trained by gradient steps: ``_module`` says what, the loop how."""
 
@@ -516,6 +547,7 @@ class _Trained(_Baseline):
         "random_state": ["random_state"],
     }
 
+    @usual_torch()
     def _learn(self, X, group, P):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         generator = torch.Generator().manual_seed(int(seed))
@@ -538,15 +570,19 @@ class _Trained(_Baseline):
         )
         self.loss_curve_ = []
         try:
-            for epoch in epochs(
-                AutogradTrainee(module, module.loss),
-                optimizer,
-                place_features(X, device),
-                torch.from_numpy(group).to(device),
-                sampler,
-                self.max_iter,
+            with (
+                memory_in_a_sentence(device, X.shape, size),
+                model_kept(lambda: len(self.loss_curve_)),
             ):
-                self.loss_curve_.append(epoch.loss)
+                for epoch in epochs(
+                    AutogradTrainee(module, module.loss),
+                    optimizer,
+                    place_features(X, device),
+                    torch.from_numpy(group).to(device),
+                    sampler,
+                    self.max_iter,
+                ):
+                    self.loss_curve_.append(epoch.loss)
         except FloatingPointError as error:
             raise ValueError(
                 f"Training diverged: {error}. Lower learning_rate_init (now "

@@ -1,14 +1,18 @@
 """Baselines: scikit-learn's contract, an independent formula each, the table."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import solve_sylvester
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from rezsl_sk import _training
 from rezsl_sk.baselines import (
     ALE,
     DAP,
@@ -189,6 +193,49 @@ def test_dap_multiplies_probabilities(data, seen):
                 expected[i, k] += np.log(p / prior if has else (1 - p) / (1 - prior))
     scores = clf.class_scores(X, data.class_names)
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("max_iter", [2, 100])
+@pytest.mark.parametrize("dtype, rtol", [(np.float32, 1e-2), (np.float64, 1e-4)])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_attribute_classifiers_of_dap_are_logistic_regressions(
+    data, dtype, rtol, max_iter
+):
+    rows = data.trainval
+    X, y = data.X[rows].astype(dtype), data.y[rows]
+    clf = with_table(DAP(feature_penalty=0.01, max_iter=max_iter), data).fit(X, y)
+    x = clf._features.transform(X)
+    table = data.attributes[data.labels[rows]]
+    threshold = data.attributes[data.seen_classes].mean(axis=0)
+    for j, a in enumerate(clf._space.varying):
+        model = LogisticRegression(C=1 / (0.01 * len(x)), max_iter=max_iter)
+        model.fit(x, table[:, a] > threshold[a])
+        scale = np.abs(model.coef_).max()
+        np.testing.assert_allclose(clf.coef_[:, j], model.coef_[0], atol=rtol * scale)
+        np.testing.assert_allclose(
+            clf.intercept_[j], model.intercept_[0], atol=rtol * scale
+        )
+
+
+def test_dap_leaves_the_filters_of_warnings_alone(data, seen, monkeypatch):
+    """They are those of the whole process, and may change in another thread."""
+
+    def changed(action, category=Warning, *args, **kwargs):
+        assert category is not ConvergenceWarning
+
+    clf = with_table(DAP(max_iter=1), data)
+    with monkeypatch.context() as patched:
+        patched.setattr(warnings, "simplefilter", changed)
+        clf.fit(*seen)
+
+
+def test_out_of_memory_is_a_sentence(data, seen, monkeypatch):
+    def run(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(_training, "run_epoch", run)
+    with pytest.raises(MemoryError, match="does not suffice.*lower batch_size"):
+        with_table(ALE(), data).fit(*seen)
 
 
 def test_ranking_loss_is_its_formula():

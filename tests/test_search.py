@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
@@ -254,6 +255,36 @@ def test_a_parameter_out_of_range_fails_alone(X_S, bad):
     with failed_fits(2):
         ours = ReZSLSearchCV(quick(), grid, cv=2).fit(*X_S)
     assert np.isfinite(ours.cv_results_["mean_test_score"]).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_where_memory_does_not_suffice_fewer_are_trained_at_once(
+    X_S, most, monkeypatch
+):
+    grid = {"class_power": [0.0, 0.5, 1.0, 2.0, 3.0]}
+    expected = ReZSLSearchCV(quick(), grid, cv=2, refit=False).fit(*X_S)
+    run_epoch, sizes = search_module.run_epoch, []
+
+    def run(trainee, *args):
+        sizes.append(trainee.heads.n_heads)
+        if sizes[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return run_epoch(trainee, *args)
+
+    monkeypatch.setattr(search_module, "run_epoch", run)
+    found = ReZSLSearchCV(quick(), grid, cv=2, refit=False).fit(*X_S)
+    assert max(sizes) == 5 and most in sizes
+    same_results(found.cv_results_, expected.cv_results_)
+
+
+def test_memory_that_does_not_suffice_for_one_is_a_sentence(X_S, monkeypatch):
+    def run(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(search_module, "run_epoch", run)
+    grid = {"class_power": [0.0, 1.0]}
+    with pytest.raises(MemoryError, match="of cpu does not suffice.*lower batch_size"):
+        ReZSLSearchCV(quick(), grid, cv=2, error_score="raise").fit(*X_S)
 
 
 def test_bad_data_is_a_sentence(X_S):

@@ -1,11 +1,13 @@
 """The loop against the public reference's run, its batches and its stopping."""
 
 import contextlib
+import threading
 
 import numpy as np
 import pytest
 import torch
 
+from rezsl_sk import AttentionRegressor, ReZSLRegressor, ReZSLSearchCV
 from rezsl_sk._heads import NEGATIVE_SLOPE, Heads, forward_arrays, initial_arrays
 from rezsl_sk._training import (
     AutogradTrainee,
@@ -16,10 +18,13 @@ from rezsl_sk._training import (
     Stopping,
     Trainee,
     one_cycle,
+    products,
     run_epoch,
     state_to_numpy,
     state_to_torch,
 )
+from rezsl_sk.baselines import ALE
+from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.losses import ReMSELoss
 
 
@@ -268,6 +273,33 @@ def test_shuffled_batches_hold_each_row_once_and_are_seeded():
     assert torch.equal(first, epochs(0)[0])
 
 
+def test_episodes_draw_classes_that_have_rows():
+    """A table may have classes, first, between and last, of which a part has no row."""
+    generator = torch.Generator().manual_seed(0)
+    group = torch.tensor([5, 2, 5, 2, 2])
+    sampler = Sampler(
+        group, kind="episodes", batch_size=None, ways=2, shots=3, generator=generator
+    )
+    for _ in range(5):
+        for rows in sampler.epoch("cpu"):
+            assert group[rows].bincount().tolist() == [0, 0, 3, 0, 0, 3]
+
+
+def test_an_absent_class_changes_nothing_for_the_others():
+    epochs_of = []
+    for group in ([0, 1, 0, 2, 1], [1, 3, 1, 6, 3]):
+        sampler = Sampler(
+            torch.tensor(group),
+            kind="episodes",
+            batch_size=None,
+            ways=2,
+            shots=2,
+            generator=torch.Generator().manual_seed(0),
+        )
+        epochs_of.append(torch.stack(sampler.epoch("cpu")))
+    assert torch.equal(*epochs_of)
+
+
 def test_episodes_have_so_many_ways_and_shots():
     group = torch.tensor([0] * 50 + [1] + [2] * 3 + [3] * 6)
     generator = torch.Generator().manual_seed(0)
@@ -366,3 +398,123 @@ def test_tf32_is_on_for_the_products_alone(fails):
         trainee.gradients(torch.ones(6, 4), torch.arange(6) % 3)
     assert seen[0] in ("tf32", True) and seen[0] != before
     assert setting() == before
+
+
+def _cuda_precision():
+    matmul = torch.backends.cuda.matmul
+    return getattr(matmul, "fp32_precision", None) or matmul.allow_tf32
+
+
+def test_tf32_in_two_threads_is_off_again_after_both():
+    before, inside = _cuda_precision(), threading.Barrier(2, timeout=0.2)
+
+    def train():
+        for _ in range(3):
+            with products(torch.device("cpu"), tf32=True):
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    inside.wait()  # both are within at once, where that is allowed
+
+    threads = [threading.Thread(target=train) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _cuda_precision() == before
+
+
+def test_full_precision_on_cuda_waits_for_tf32_in_another_thread():
+    seen, within = [], threading.Event()
+
+    def train():
+        with products(torch.device("cuda")):
+            seen.append(_cuda_precision())
+
+    before = _cuda_precision()
+    thread = threading.Thread(target=train)
+    with products(torch.device("cpu"), tf32=True):
+        thread.start()
+        within.wait(0.05)
+        assert not seen
+    thread.join()
+    assert seen == [before]
+
+
+# ---- what the caller has set in torch --------------------------------------------
+
+
+@contextlib.contextmanager
+def _default_dtype():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SETTINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "default device": lambda: torch.device("meta"),
+    "default dtype": _default_dtype,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+def _fits():
+    def regressor(fit="fit", **parameters):
+        def fitted(data):
+            rows = data.trainval
+            reg = ReZSLRegressor(
+                (4,), max_iter=2, random_state=0, feature_weight=0.5, **parameters
+            )
+            getattr(reg, fit)(data.X[rows], data.attributes[data.labels[rows]])
+            return reg.coefs_
+
+        return fitted
+
+    def attention(data):
+        rows = data.trainval
+        reg = AttentionRegressor(max_iter=2, random_state=0)
+        reg.fit(data.X[rows][:, None], data.attributes[data.labels[rows]])
+        return reg.coefs_
+
+    def search(data):
+        rows = data.trainval
+        reg = ReZSLRegressor((4,), max_iter=2, random_state=0)
+        search = ReZSLSearchCV(reg, {"loss": ["mse", "remse"]}, cv=2, refit=False)
+        search.fit(data.X[rows], data.attributes[data.labels[rows]])
+        return search.cv_results_["mean_test_score"]
+
+    def ale(data):
+        rows = data.trainval
+        clf = ALE((data.class_names, data.attributes), max_iter=2, random_state=0)
+        return clf.fit(data.X[rows], data.y[rows]).coef_
+
+    return {
+        "default": regressor(),
+        "mae": regressor(loss="mae"),
+        "bmc": regressor(loss="bmc"),
+        "running": regressor(statistics="running"),
+        "episodes": regressor(sampler="episodes", early_stopping=True),
+        "partial": regressor("partial_fit", loss="bmc"),
+        "attention": attention,
+        "search": search,
+        "ale": ale,
+    }
+
+
+@pytest.fixture(scope="module")
+def small():
+    return make_zero_shot(8, 2, samples_per_class=6, n_features=5, random_state=0)
+
+
+@pytest.mark.parametrize("fit", _fits().values(), ids=_fits())
+def test_a_fit_is_the_same_whatever_the_caller_has_set(fit, small):
+    expected = fit(small)
+    for name, setting in SETTINGS.items():
+        with setting():
+            found = fit(small)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+            assert one.dtype == other.dtype
