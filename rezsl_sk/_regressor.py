@@ -41,7 +41,6 @@ from ._heads import Heads, forward_arrays, initial_arrays
 from ._interrupts import model_kept
 from ._sampling import StreamSampler
 from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
-from ._tables import check_table, column_names, distinct_rows
 from ._training import (
     FusedObjective,
     Objective,
@@ -63,6 +62,7 @@ from ._training import (
     usual_torch,
 )
 from .decoding import equal_columns, prototype_scorer, prototype_scores, score_rows
+from .tables import ClassTable, column_names, distinct_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -587,12 +587,7 @@ class ReZSLRegressor(
             self._check_same_shapes(X, S)
         known = S[:0] if first else self.prototypes_
         if prototypes is not None:
-            given = check_table(
-                prototypes,
-                what="prototypes",
-                attribute_names=self.attribute_names_,
-                n_attributes=S.shape[1],
-            )[1]
+            given = self._read_prototypes(prototypes, S.shape[1]).attributes
             known = np.concatenate([known, given.astype(S.dtype)])
         table, group = distinct_rows(np.concatenate([known, S]))
         # Rows keep their numbers from call to call: the running statistics of
@@ -1236,14 +1231,19 @@ class ReZSLRegressor(
 
     def _ranking(self, prototypes, classes):
         """Names of the candidates (None: row numbers), which are scored, the scorer."""
-        names, matrix, _ = check_table(
-            prototypes,
-            what="prototypes",
-            names=classes,
-            attribute_names=self.attribute_names_,
-            n_attributes=len(self.attribute_offset_),
-        )
-        return names, np.arange(len(matrix)), self._scorer(matrix, names)
+        table = self._read_prototypes(prototypes, len(self.attribute_offset_), classes)
+        names = None if table.numbered else table.names
+        return names, np.arange(len(table)), self._scorer(table.attributes, names)
+
+    def _read_prototypes(self, prototypes, n_attributes, classes=None):
+        table = ClassTable.of(prototypes, names=classes, what="prototypes")
+        if table.attributes.shape[1] != n_attributes:
+            raise ValueError(
+                f"prototypes has {table.attributes.shape[1]} attributes, but the model "
+                f"was fitted with {n_attributes}; each class needs a value for each of "
+                "them."
+            )
+        return table.with_columns_of(self.attribute_names_, what="prototypes")
 
     def _errors(self, scaled, prototypes, group, n_classes, outputs=None):
         """Class by attribute mean squared error in the space of training.

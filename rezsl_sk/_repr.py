@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 from sklearn.utils._pprint import _EstimatorPrettyPrinter
 
@@ -21,6 +22,8 @@ def summary(table):
     """The summary of a class table; what is no table stays as it is."""
     if hasattr(table, "iloc"):
         return TableSummary(*table.shape)
+    if isinstance(table, Mapping):
+        table = list(table), list(table.values())
     if isinstance(table, tuple | list) and len(table) == 2:
         matrix = table[1]
         try:

@@ -33,7 +33,6 @@ from sklearn.utils.metaestimators import _safe_split
 from ._classifier import ZeroShotClassifier
 from ._heads import Heads, runs
 from ._regressor import ReZSLRegressor, fused_objective
-from ._tables import distinct_rows
 from ._training import (
     Optimizer,
     Trainee,
@@ -47,6 +46,7 @@ from ._training import (
 )
 from .feature_cache import FeatureCache
 from .model_selection import ClassKFold, zero_shot_scorer
+from .tables import ClassTable, distinct_rows
 
 # Parameters that heads trained side by side must have in common. The others are
 # settings of each head, or (feature_weight) play no part in its training.
@@ -739,7 +739,7 @@ def _sizes(estimator, X, y):
         K = a = len(np.unique(y))
         table = estimator.class_attributes
         if table is not None:
-            a = np.shape(table if hasattr(table, "iloc") else table[1])[1]
+            a = ClassTable.of(table, what="class_attributes").attributes.shape[1]
         return n, d, a, K
     S = y.reshape(n, -1)
     return n, d, S.shape[1], len(distinct_rows(S)[0])

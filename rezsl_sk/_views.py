@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from ._tables import distinct_rows
 from .metrics import ImbalanceReport, imbalance_report
 from .model_selection import _through_pipelines
+from .tables import distinct_rows
 
 
 def final_estimator(estimator):

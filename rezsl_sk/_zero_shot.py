@@ -26,10 +26,10 @@ from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, open_rows
 from ._interrupts import nested_fits
 from ._repr import TableReprMixin
-from ._tables import check_names, check_table, distinct_rows
 from .decoding import SCORE_ROWS, score_rows, stack_calibrated
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
+from .tables import ClassTable, check_names, distinct_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -232,31 +232,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
                 "this classifier was fitted without class_attributes, so a class "
                 "cannot be described to it; fit it with a table."
             )
-        names, matrix, _ = _read(class_attributes, self._attribute_names)
-        if matrix.shape[1] != self.class_attributes_.shape[1]:
-            raise ValueError(
-                f"the new classes have {matrix.shape[1]} attributes, those of fit "
-                f"{self.class_attributes_.shape[1]}; describe both by the same."
-            )
-        known = np.intersect1d(names, self.class_names_)
-        if len(known):
-            raise ValueError(
-                f"with_classes got classes that are known already: "
-                f"{known[:5].tolist()}. Leave them out; to change a class's "
-                "attributes fit again."
-            )
+        longer = self._table.extended(class_attributes, what="class_attributes")
+        names = longer.names[len(self.class_names_) :]
         new = copy.copy(self)
-        new.class_names_ = check_names(
-            [*self.class_names_.tolist(), *names.tolist()],
-            len(names) + len(self.class_names_),
-            "class_attributes",
-        )
-        new.class_attributes_ = np.concatenate([self.class_attributes_, matrix])
-        # Of the parameters only the form of the table is read, which `clone` will fit.
-        new.class_attributes = _extended(
-            self._given_table, new.class_names_, new.class_attributes_
-        )
-        new._given_table = new.class_attributes
+        # What `clone` will fit.
+        new.class_attributes = longer
+        new._set_table(longer)
         new.candidates = self._candidates
         if not isinstance(self._candidates, str):
             new.candidates = [*self._candidates.tolist(), *names.tolist()]
@@ -267,33 +248,32 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     # ---- the table ----------------------------------------------------------
 
     def _read_table(self):
-        self._attribute_names = None
-        self._given_table = self.class_attributes
+        # Whether classes are described, by the table that fit was given.
+        self._has_table = self.class_attributes is not None
         if not self._has_table:
-            self.class_names_ = self.seen_classes_.copy()
-            self.class_attributes_ = np.eye(len(self.seen_classes_))
+            classes = self.seen_classes_
+            self._set_table(ClassTable(classes, np.eye(len(classes))))
+            self.class_names_ = classes.copy()  # of the type of y
             return
-        names, matrix, attribute_names = _read(self.class_attributes)
-        if (names.dtype.kind in "US") != (_is_text(self.seen_classes_)):
+        table = ClassTable.of(self.class_attributes, what="class_attributes")
+        if (table.names.dtype.kind in "US") != (_is_text(self.seen_classes_)):
             raise ValueError(
                 f"y has labels such as {self.seen_classes_[0]!r} and class_attributes "
-                f"has classes such as {names[0]!r}; name classes in both alike."
+                f"has classes such as {table.names[0]!r}; name classes in both alike."
             )
-        missing = self.seen_classes_[~np.isin(self.seen_classes_, names)]
+        missing = self.seen_classes_[~np.isin(self.seen_classes_, table.names)]
         if len(missing):
             raise ValueError(
                 f"class_attributes has no row for these classes of y: "
                 f"{missing[:5].tolist()}{' and more' if len(missing) > 5 else ''}. "
                 "Describe every class."
             )
-        # A copy: what the user does to the array later must not change the answers.
-        self.class_names_, self.class_attributes_ = names.copy(), matrix.copy()
-        self._attribute_names = attribute_names
+        self._set_table(table)
 
-    @property
-    def _has_table(self):
-        """Whether classes are described, by the table that fit was given."""
-        return self._given_table is not None
+    def _set_table(self, table):
+        self._table = table
+        self.class_names_, self.class_attributes_ = table.names, table.attributes
+        self._attribute_names = table.attribute_names
 
     def _choose_candidates(self):
         names = self.class_names_
@@ -325,23 +305,10 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     def _preference(self):
         """Columns of `classes_` in the order in which equal scores are settled."""
         seen = np.isin(self.classes_, self.seen_classes_)
-        return np.lexsort([self._rows_of(self.classes_), seen])
+        return np.lexsort([self._table.rows(self.classes_), seen])
 
     def _attributes_of(self, names):
-        return self.class_attributes_[self._rows_of(names)]
-
-    def _rows_of(self, names):
-        """Where classes stand in the table."""
-        order = np.argsort(self.class_names_)
-        place = np.searchsorted(self.class_names_, names, sorter=order)
-        found = order[np.minimum(place, len(order) - 1)]
-        unknown = np.asarray(names)[self.class_names_[found] != names]
-        if len(unknown):
-            raise ValueError(
-                f"classes {unknown[:5].tolist()} are not in class_attributes; add "
-                "their attributes (with_classes) or leave their samples out."
-            )
-        return found
+        return self.class_attributes_[self._table.rows(names)]
 
     def _warn_of_equals(self, stacklevel):
         space = self._attribute_space().transform(self.class_attributes_)
@@ -498,26 +465,3 @@ def check_classes(classes):
 
 def _is_text(labels):
     return labels.dtype.kind in "US" or isinstance(labels[0], str)
-
-
-def _read(table, attribute_names=None):
-    """Names, matrix and attribute names of a DataFrame or (classes, matrix)."""
-    what = "class_attributes"
-    if hasattr(table, "iloc"):
-        return check_table(table, what=what, attribute_names=attribute_names)
-    if not isinstance(table, tuple | list) or len(table) != 2:
-        raise ValueError(
-            "class_attributes must be a DataFrame indexed by class, or a pair "
-            f"(classes, matrix); got {type(table).__name__}."
-        )
-    names, matrix = table
-    return check_table(matrix, what=what, names=names, attribute_names=attribute_names)
-
-
-def _extended(old, names, matrix):
-    """The longer table in the form in which the user gave the first one."""
-    if not hasattr(old, "iloc"):
-        return names, matrix
-    longer = old.reindex(names.tolist())
-    longer.iloc[len(old) :] = matrix[len(old) :]
-    return longer

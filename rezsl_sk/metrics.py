@@ -14,7 +14,7 @@ from sklearn.utils import (
 )
 
 from ._blocks import blocks
-from ._tables import distinct_rows
+from .tables import distinct_rows
 
 __all__ = [
     "GZSLReport",

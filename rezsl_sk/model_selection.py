@@ -13,9 +13,9 @@ from sklearn.model_selection import BaseCrossValidator, GroupKFold, GroupShuffle
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
-from ._tables import distinct_rows
 from .decoding import nearest_prototype, stack_calibrated
 from .metrics import harmonic_mean, mean_per_class_accuracy
+from .tables import distinct_rows
 
 __all__ = [
     "ClassKFold",

@@ -1,13 +1,25 @@
 """Attribute tables: distinct rows, names, and the sentences about unusable tables."""
 
+import copy
+import pickle
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from rezsl_sk._tables import check_names, check_table, column_names, distinct_rows
+from rezsl_sk.tables import (
+    ClassTable,
+    check_names,
+    column_names,
+    distinct_rows,
+    in_column_order,
+)
 
 # ---- distinct rows -----------------------------------------------------------
 
@@ -113,18 +125,57 @@ def test_other_columns_are_named_by_what_they_are(columns):
 
 
 def test_numbered_columns_are_matched_by_their_numbers():
-    table = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=[7, 5])
-    _, matrix, names = check_table(
-        table, what="prototypes", attribute_names=np.array(["5", "7"])
-    )
-    np.testing.assert_array_equal(matrix, [[2, 1], [4, 3]])
-    assert names.tolist() == ["5", "7"]
+    frame = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], columns=[7, 5])
+    table = ClassTable.of(frame).with_columns_of(["5", "7"])
+    np.testing.assert_array_equal(table.attributes, [[2, 1], [4, 3]])
+    assert table.attribute_names.tolist() == ["5", "7"]
 
 
 def test_columns_numbered_out_of_order_are_not_taken_by_position():
-    table = pd.DataFrame([[1.0, 2.0]], columns=[1, 0])
+    table = ClassTable.of(pd.DataFrame([[1.0, 2.0]], columns=[1, 0]))
     with pytest.raises(ValueError, match="Sort the columns"):
-        check_table(table, what="prototypes")
+        table.with_columns_of(None, what="prototypes")
+
+
+def test_numbers_in_order_are_positions_whatever_their_type():
+    # As to_csv and read_csv give back the columns 0, 1, ..., 11.
+    frame = pd.DataFrame(np.eye(12)).rename(columns=str)
+    assert column_names(frame) is None
+    assert ClassTable.of(frame).with_columns_of(None).attribute_names is None
+    named = np.array([f"a{i}" for i in range(12)])
+    table = ClassTable.of(frame).with_columns_of(named)
+    assert table.attribute_names.tolist() == named.tolist()
+    np.testing.assert_array_equal(table.attributes, np.eye(12))
+
+
+def test_columns_of_samples_are_put_in_order():
+    S = pd.DataFrame({"wings": [0, 2], "legs": [4, 2]})
+    names = np.array(["legs", "wings"])
+    np.testing.assert_array_equal(in_column_order(S, names), [[4, 0], [2, 2]])
+    assert in_column_order(S.to_numpy(), names).tolist() == S.to_numpy().tolist()
+    with pytest.raises(ValueError, match="^S has other attributes.*unknown: .'fins'"):
+        in_column_order(S.rename(columns={"legs": "fins"}), names)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["a", "b", "a"], r"^T names these attributes more than once: \['a'\]"),
+        (["a", 1, "1"], r"more than once: \['1'\]"),
+        (["a", " ", "b"], r"^T has attributes without a name, in columns \[1\] "),
+        (["Unnamed: 0", "a", "b"], r"in columns \[0\] .*index_col=0"),
+        (["a", np.nan, "b"], r"without a name, in columns \[1\]"),
+    ],
+    ids=str,
+)
+def test_blank_and_repeated_attribute_names_are_refused(columns, message):
+    frame = pd.DataFrame(np.eye(3), columns=columns)
+    with pytest.raises(ValueError, match=message):
+        ClassTable.of(frame, what="T")
+    with pytest.raises(ValueError, match=message):
+        in_column_order(frame, None, what="T")
+    with pytest.raises(ValueError, match=message):
+        ClassTable.of(np.eye(3), attribute_names=columns, what="T")
 
 
 # ---- names of classes ------------------------------------------------------------
@@ -170,40 +221,101 @@ def test_bad_names_are_refused_in_a_sentence(names, message):
 
 def test_a_frame_gives_its_index_matrix_and_columns():
     frame = pd.DataFrame({"legs": [4, 2], "wings": [0, 2]}, index=["cat", "hen"])
-    names, matrix, columns = check_table(frame, what="table")
-    assert names.tolist() == ["cat", "hen"]
-    assert columns.tolist() == ["legs", "wings"]
-    assert matrix.dtype == np.float64
-    np.testing.assert_array_equal(matrix, [[4, 0], [2, 2]])
+    table = ClassTable.of(frame)
+    assert table.names.tolist() == ["cat", "hen"]
+    assert table.attribute_names.tolist() == ["legs", "wings"]
+    assert table.attributes.dtype == np.float64
+    np.testing.assert_array_equal(table.attributes, [[4, 0], [2, 2]])
+    assert not table.numbered and len(table) == 2
 
 
-def test_given_names_win_over_the_index():
+CAT_HEN = {"cat": [4, 0], "hen": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        CAT_HEN,
+        {"cat": pd.Series({"l": 4, "w": 0}), "hen": pd.Series({"w": 2, "l": 2})},
+        {"cat": {"l": 4, "w": 0}, "hen": {"w": 2, "l": 2}},
+        (["cat", "hen"], [[4, 0], [2, 2]]),
+        [np.array(["cat", "hen"]), np.array([[4, 0], [2, 2]], dtype=np.uint8)],
+        (CAT_HEN.keys(), np.array(list(CAT_HEN.values()))),
+        (pd.Index(["cat", "hen"]), pd.DataFrame([[4, 0], [2, 2]])),
+        (["cat", "hen"], pd.DataFrame([[2, 2], [4, 0]], index=["hen", "cat"])),
+        pd.DataFrame([[4, 0], [2, 2]], index=["cat", "hen"], dtype="Int64"),
+        pd.DataFrame([[4, 0], [2, 2]], index=["cat", "hen"], dtype=object),
+        (["cat", "hen"], np.array([[4, 0], [2, 2]], dtype=object)),
+        (["cat", "hen"], scipy.sparse.csr_array([[4, 0], [2, 2]])),
+        ClassTable(["cat", "hen"], [[4, 0], [2, 2]]),
+        (["cat", "hen"], ClassTable(["hen", "cat"], [[2, 2], [4, 0]])),
+    ],
+    ids=range(14),
+)
+def test_every_form_gives_the_same_table(form):
+    table = ClassTable.of(form)
+    assert table.names.tolist() == ["cat", "hen"]
+    assert table.attributes.tolist() == [[4, 0], [2, 2]]
+    assert table.attributes.dtype == np.float64
+
+
+def test_a_matrix_numbers_its_classes():
+    for matrix in (np.eye(3), np.eye(3).tolist(), pd.DataFrame(np.eye(3))):
+        table = ClassTable.of(matrix)
+        assert table.numbered and table.names.tolist() == [0, 1, 2]
+        assert table.attribute_names is None
+        assert not ClassTable.of(matrix, names=[5, 6, 7]).numbered
+    # Two vectors are no pair of names and matrix.
+    assert ClassTable.of([[1, 2], [3, 4]]).attributes.tolist() == [[1, 2], [3, 4]]
+
+
+def test_names_that_a_frame_has_not_are_not_put_in_their_place():
     frame = pd.DataFrame({"legs": [4, 2]}, index=["cat", "hen"])
-    names, _, _ = check_table(frame, what="table", names=["a", "b"])
-    assert names.tolist() == ["a", "b"]
+    assert ClassTable.of(frame, names=["hen", "cat"]).attributes.tolist() == [[2], [4]]
+    for names in (["a", "b"], ["cat"], [0, 1]):
+        with pytest.raises(ValueError, match="two sets of names"):
+            ClassTable.of((names, frame) if len(names) == 2 else frame, names=names)
 
 
-def test_an_array_has_the_names_it_is_given_and_no_columns():
-    names, matrix, columns = check_table([[1, 2], [3, 4]], what="table")
-    assert names is None and columns is None
-    np.testing.assert_array_equal(matrix, [[1, 2], [3, 4]])
-    names, _, _ = check_table([[1, 2], [3, 4]], what="table", names=["a", "b"])
-    assert names.tolist() == ["a", "b"]
+def test_a_table_cannot_be_changed():
+    names, matrix = np.array(["a", "b"]), np.eye(2)
+    table = ClassTable(names, matrix, ["x", "y"])
+    matrix[0] = 7
+    names[0] = "z"
+    assert table.names.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(table.attributes, np.eye(2))
+    for same in (table, copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+        for array in (same.names, same.attributes, same.attribute_names):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = array[1]
+
+
+def test_rows_and_equal_classes():
+    table = ClassTable(["b", "a", "c"], [[1, 0], [0, 1], [1, 0]])
+    assert table.rows(["c", "b", "c"]).tolist() == [2, 0, 2]
+    with pytest.raises(ValueError, match=r"classes \['d'\] are not in"):
+        table.rows(["a", "d"])
+    assert [names.tolist() for names in table.equal_classes()] == [["b", "c"]]
+
+
+def test_a_table_grows_by_name():
+    table = ClassTable.of(pd.DataFrame({"x": [1], "y": [2]}, index=["a"]))
+    longer = table.extended(pd.DataFrame({"y": [4], "x": [3]}, index=["b"]))
+    assert longer.names.tolist() == ["a", "b"]
+    assert longer.attributes.tolist() == [[1, 2], [3, 4]]
+    assert longer.attribute_names.tolist() == ["x", "y"]
+    assert len(table) == 1
+    with pytest.raises(ValueError, match="known already: .'a'"):
+        longer.extended({"a": [1, 1]})
+    with pytest.raises(ValueError, match="has 3 attributes, those of fit 2"):
+        longer.extended({"c": [1, 1, 1]})
 
 
 def test_columns_are_put_in_the_order_of_fit():
     frame = pd.DataFrame({"wings": [0, 2], "legs": [4, 2]}, index=["cat", "hen"])
-    wanted = np.array(["legs", "wings"])
-    _, matrix, columns = check_table(frame, what="table", attribute_names=wanted)
-    np.testing.assert_array_equal(matrix, [[4, 0], [2, 2]])
-    assert columns.tolist() == ["legs", "wings"]
-
-
-def test_columns_without_names_are_taken_by_position():
-    frame = pd.DataFrame([[4.0, 1.0]], index=["cat"])
-    _, matrix, columns = check_table(frame, what="table", attribute_names=["a", "b"])
-    np.testing.assert_array_equal(matrix, [[4, 1]])
-    assert columns is None
+    table = ClassTable.of(frame).with_columns_of(np.array(["legs", "wings"]))
+    np.testing.assert_array_equal(table.attributes, [[4, 0], [2, 2]])
+    assert table.attribute_names.tolist() == ["legs", "wings"]
 
 
 @pytest.mark.parametrize(
@@ -212,43 +324,91 @@ def test_columns_without_names_are_taken_by_position():
         (["a", "c"], r"missing: \['b'\], unknown: \['c'\]. Give one column for each"),
         (["a"], r"missing: \['b'\], unknown: \[\]"),
         (["a", "b", "z"], r"missing: \[\], unknown: \['z'\]"),
-        (["a", "b", "b"], r"^table has other attributes than those of fit"),
     ],
     ids=str,
 )
 def test_other_columns_are_refused_by_name(columns, message):
     frame = pd.DataFrame([[1.0] * len(columns)], columns=columns)
     with pytest.raises(ValueError, match=message):
-        check_table(frame, what="table", attribute_names=np.array(["a", "b"]))
+        ClassTable.of(frame).with_columns_of(np.array(["a", "b"]))
+
+
+AB = ["a", "b"]
+MIXED = pd.DataFrame({"class": AB, "x": [1, 2], "y": [0, 1]})
 
 
 @pytest.mark.parametrize(
-    ("matrix", "names", "message"),
+    ("table", "message"),
     [
-        ([[1, 2, 3]], None, "^table has 3 attributes, but the model was fitted with 2"),
-        ([[1, np.nan]], None, r"missing or infinite attributes: \[0\]. Describe them"),
-        ([[1, 1], [np.inf, 1]], ["a", "b"], r"missing or infinite attributes: \['b'\]"),
-        ([[0, 0], [1, 0]], ["a", "b"], r"no attributes \(a row of zeros\): \['a'\]\."),
-        ([[0.0, -0.0], [1, 0]], None, r"no attributes \(a row of zeros\): \[0\]"),
-        (np.zeros((6, 2)), None, r"zeros\): \[0, 1, 2, 3, 4\] and more\. Describe"),
-        (np.zeros((5, 2)), None, r"zeros\): \[0, 1, 2, 3, 4\]\. Describe"),
-        ([["furry", 1]], None, "furry"),
-        ([1.0, 2.0], None, "Expected 2D array"),
-        ([[1, 2]], ["a", "b"], "a name for each of its 1 classes, got 2"),
+        ([[1, np.nan]], "nan for attribute 1 of class 0 is the first of 1"),
+        (
+            pd.DataFrame({"x": [1, 1], "y": [1, np.inf]}, index=AB),
+            r"inf for attribute 'y' of class 'b' .*leave these classes out: \['b'\]",
+        ),
+        (pd.DataFrame({"x": pd.array([1, None])}, index=AB), "nan .*'x' of class 'b'"),
+        ((AB, np.array([[1], [None]])), "nan for attribute 0 of class 'b'"),
+        (np.full((6, 2), np.nan), r"\[0, 1, 2, 3, 4\] and more"),
+        ([["furry", 1]], "must hold real numbers.*furry"),
+        (np.array([["furry", 1]], dtype=object), "must hold real numbers.*furry"),
+        (np.eye(2) * 1j, "must hold real numbers, got values of type complex128"),
+        ([[np.datetime64("2020-01-01")]], "must hold real numbers"),
+        ([1.0, 2.0], r"a row for each class.*got shape \(2,\)"),
+        (np.empty((0, 2)), r"a row for each class.*got shape \(0, 2\)"),
+        ([[1, 2], [3], [4]], "rows of different lengths"),
+        ({"a": [1, 2], "b": [1]}, "vectors of different shapes"),
+        ({"a": {"x": 1}, "b": {"y": 1}}, "class 'b' by other attributes .*'x', 'y'"),
+        ({}, "empty dict"),
+        ("table.csv", "must be a DataFrame indexed by class.*got str"),
+        (None, "must be a DataFrame indexed by class.*got NoneType"),
+        ((AB, [[1, 2]]), "a name for each of its 1 classes, got 2|looks transposed"),
+        ((["a", "b", "c"], [[1], [2]]), "a name for each of its 2 classes, got 3"),
+        ((AB, [[1, 2]] * 3), "it looks transposed.*give matrix.T"),
+        ((np.eye(2), AB), "the other way round"),
+        ((AB, [1.0, 2.0]), r"a row for each class.*got shape \(2,\)"),
+        ((["a", None], np.eye(2)), "mixes strings|without a name"),
+        (pd.DataFrame(np.eye(2), index=[1, np.nan]), "a class without a name"),
+        (MIXED, r"no numbers: \['class'\] .*such as 'a'.*set_index\('class'\)"),
+        (MIXED.set_index("class").assign(z="big"), r"\['z'\]"),
+        (
+            MIXED.rename(columns={"class": "Unnamed: 0"}),
+            "without a name.*index_col=0",
+        ),
+        (
+            pd.DataFrame(np.eye(2), index=AB).astype(str),
+            r"numbers written as text: use table.astype\(float\)",
+        ),
     ],
-    ids=[
-        "width",
-        "missing",
-        "infinite",
-        "zero",
-        "minus zero",
-        "six",
-        "five",
-        "text",
-        "1-D",
-        "names",
-    ],
+    ids=range(28),
 )
-def test_a_bad_table_is_refused_in_a_sentence(matrix, names, message):
-    with pytest.raises(ValueError, match=message):
-        check_table(matrix, what="table", names=names, n_attributes=2)
+def test_a_bad_table_is_refused_in_a_sentence(table, message):
+    with pytest.raises(ValueError, match=f"(?s)^T .*({message})"):
+        ClassTable.of(table, what="T")
+
+
+def test_a_lost_header_is_suspected(tmp_path):
+    made = np.round(np.random.default_rng(0).random((5, 4)), 1)
+    path = tmp_path / "table.csv"
+    frame = pd.DataFrame(made, index=list("abcde"))
+    frame.to_csv(path, header=False)
+    with pytest.warns(UserWarning, match="Is the header missing.*header=None"):
+        ClassTable.of(pd.read_csv(path, index_col=0))
+    (made > 0.5).astype(int).tofile(path)
+    binary = pd.DataFrame(made > 0.5, index=list("abcde")).astype(int)
+    binary.to_csv(path, header=False)
+    with pytest.warns(UserWarning, match="Is the header missing"):
+        ClassTable.of(pd.read_csv(path, index_col=0))
+    # Read as it should be, or numbered by its writer: nothing to say.
+    ClassTable.of(pd.read_csv(path, index_col=0, header=None))
+    binary.to_csv(path)
+    ClassTable.of(pd.read_csv(path, index_col=0))
+
+
+def test_the_module_needs_numpy_alone():
+    code = (
+        "import sys, rezsl_sk.tables; "
+        "print([m for m in ('sklearn', 'torch', 'pandas') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,736 @@
+"""Class tables: which classes there are, and the attributes that describe them.
+
+The one place that reads what a user passes as a table of classes, checks it, and
+says in a sentence what is wrong with it. Needs NumPy alone.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["ClassTable"]
+
+
+class ClassTable:
+    """Names of classes and the attributes that describe each of them.
+
+    Row i of `attributes` describes the class ``names[i]``: "zebra: stripes 1,
+    hooves 1, fins 0". Every parameter ``class_attributes`` and ``prototypes`` of
+    this library takes such a table, and also what :meth:`of` makes one from. A
+    table is never changed: its arrays are copies and cannot be written to.
+
+    Parameters
+    ----------
+    names : array-like of shape (C,)
+        Names of the classes, text or numbers as in y, each once.
+
+    attributes : array-like of shape (C, a)
+        A finite number for each class and attribute, in any units.
+
+    attribute_names : array-like of str of shape (a,) or None, default=None
+        Names of the attributes, each once and none blank. None: the attributes
+        are told apart by their position.
+
+    Attributes
+    ----------
+    names : ndarray of shape (C,)
+        As given.
+
+    attributes : ndarray of shape (C, a), float64
+        As given.
+
+    attribute_names : ndarray of str, shape (a,), or None
+        As given; None also where the names are just 0, 1, 2, ... in this order.
+
+    numbered : bool
+        Whether `names` are only the numbers of the rows, from 0, because the
+        table was made from an array or a DataFrame that names no classes.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not agree, a class or an attribute is named twice or has
+        a blank name, or a value is missing, infinite, or no number.
+
+    Examples
+    --------
+    >>> from rezsl_sk.tables import ClassTable
+    >>> table = ClassTable(
+    ...     ["zebra", "whale"], [[1, 1, 0], [0, 0, 1]], ["stripes", "hooves", "fins"]
+    ... )
+    >>> table
+    ClassTable(2 classes, 3 attributes)
+    >>> table.attributes[table.rows(["whale"])]
+    array([[0., 0., 1.]])
+    >>> table.extended({"horse": [0, 1, 0]}).names.tolist()
+    ['zebra', 'whale', 'horse']
+    """
+
+    def __init__(
+        self,
+        names: ArrayLike,
+        attributes: ArrayLike,
+        attribute_names: ArrayLike | None = None,
+    ) -> None:
+        self._set("ClassTable", names, attributes, attribute_names)
+
+    @classmethod
+    def of(
+        cls,
+        table: Any,
+        *,
+        names: ArrayLike | None = None,
+        attribute_names: ArrayLike | None = None,
+        what: str = "the class table",
+    ) -> Self:
+        """A table of anything that describes classes.
+
+        Parameters
+        ----------
+        table : ClassTable, DataFrame, pair, dict or array-like
+            A DataFrame with a row for each class, indexed by class, and a column
+            for each attribute; a pair ``(names, matrix)`` or ``(names,
+            DataFrame)``; a dict from each name to its vector of attributes; or a
+            matrix (C, a), whose classes are then numbered from 0.
+
+        names : array-like of shape (C,) or None, default=None
+            Names of the classes in the order of the rows. A table that names its
+            classes itself must have the same names; its rows are then put into
+            this order.
+
+        attribute_names : array-like of str of shape (a,) or None, default=None
+            Names of the columns, instead of those of a DataFrame.
+
+        what : str, default="the class table"
+            How messages call the table: the parameter that it was given as.
+
+        Returns
+        -------
+        table : ClassTable
+
+        Raises
+        ------
+        ValueError
+            If the table is unusable; the message says what to do.
+
+        Warns
+        -----
+        UserWarning
+            If the columns of a DataFrame are named by decimal numbers, as though
+            its first row had been read as its header.
+        """
+        pair = _pair(table, what)
+        if pair is not None:
+            own, matrix = pair
+            table = cls.of(matrix, names=own, what=what)
+        if isinstance(table, ClassTable):
+            if names is None and attribute_names is None:
+                return table
+            own = None if table.numbered else table.names
+            matrix, columns = table.attributes, table.attribute_names
+        elif _is_frame(table):
+            own = None if _is_default_index(table.index) else list(table.index)
+            matrix, columns = table, column_names(table, what)
+            _warn_of_lost_header(table, columns, what)
+        elif isinstance(table, Mapping):
+            own = list(table)
+            matrix, columns = _vectors(table, what)
+        elif table is None or isinstance(table, str | bytes | set):
+            raise ValueError(
+                f"{what} must be a DataFrame indexed by class, or a pair (classes, "
+                "matrix), a dict from class to attributes, or a ClassTable; got "
+                f"{type(table).__name__}."
+            )
+        else:
+            own, matrix, columns = None, table, None
+        if attribute_names is None:
+            attribute_names = columns
+        new = cls.__new__(cls)
+        new._set(what, own if own is not None else names, matrix, attribute_names)
+        if own is not None and names is not None:
+            new = new._in_order_of(check_names(names, None, what), what)
+        return new
+
+    def _set(self, what, names, attributes, attribute_names):
+        matrix = _matrix(attributes, names, what)
+        self.numbered = names is None
+        if names is None:
+            names = np.arange(len(matrix))
+        else:
+            names = _names(names)
+            if len(names) != len(matrix) and len(names) == matrix.shape[1]:
+                raise ValueError(
+                    f"{what} has {len(names)} names of classes for a matrix of shape "
+                    f"{matrix.shape}: it looks transposed. It needs a row for each "
+                    "class; give matrix.T."
+                )
+            names = check_names(names, len(matrix), what)
+        if attribute_names is not None:
+            attribute_names = check_attribute_names(
+                attribute_names, matrix.shape[1], what
+            )
+        bad = ~np.isfinite(matrix)
+        if bad.any():
+            rows = np.flatnonzero(bad.any(axis=1))
+            row, column = np.argwhere(bad)[0]
+            attribute = column if attribute_names is None else attribute_names[column]
+            raise ValueError(
+                f"{what} has missing or infinite values: {matrix[row, column]} for "
+                f"attribute {_shown(attribute)} of class {_shown(names[row])} is the "
+                f"first of {bad.sum()}. Fill them in, or leave these classes out: "
+                f"{_some(names[rows])}."
+            )
+        if attribute_names is not None and _counts_up(attribute_names):
+            attribute_names = None
+        self.names, self.attributes = names.copy(), matrix
+        self.attribute_names = attribute_names
+        self._freeze()
+
+    def _freeze(self):
+        for array in (self.names, self.attributes, self.attribute_names):
+            if array is not None:
+                array.setflags(write=False)
+
+    def _in_order_of(self, names, what):
+        """The same classes in the order of `names`, which must be just these."""
+        if len(names) != len(self) or not np.isin(names, self.names).all():
+            raise ValueError(
+                f"{what} comes with two sets of names of classes: {_some(names)} and, "
+                f"in the table itself, {_some(self.names)}. Give the table alone, or "
+                "without its own names (DataFrame.to_numpy()) if its rows are in the "
+                "order of the names."
+            )
+        return self._with(names, self.attributes[self.rows(names)])
+
+    def _with(self, names, attributes, attribute_names=None):
+        """A table of parts that have been checked."""
+        new = type(self).__new__(type(self))
+        if attribute_names is None:
+            attribute_names = self.attribute_names
+        new.numbered = False
+        new.names, new.attributes = np.array(names), np.array(attributes)
+        new.attribute_names = attribute_names
+        new._freeze()
+        return new
+
+    def rows(self, names: ArrayLike) -> np.ndarray:
+        """Numbers of the rows of some classes.
+
+        Parameters
+        ----------
+        names : array-like of shape (k,)
+            Names of classes, any number of times each.
+
+        Returns
+        -------
+        rows : ndarray of int, shape (k,)
+            ``table.names[rows]`` equals `names`.
+
+        Raises
+        ------
+        ValueError
+            If the table has no class of that name.
+        """
+        names = np.asarray(names)
+        order = np.argsort(self.names, kind="stable")
+        place = np.searchsorted(self.names, names, sorter=order)
+        found = order[np.minimum(place, len(order) - 1)]
+        unknown = np.unique(names[self.names[found] != names])
+        if len(unknown):
+            raise ValueError(
+                f"classes {_some(unknown)} are not in class_attributes; add their "
+                "attributes (with_classes) or leave their samples out."
+            )
+        return found
+
+    def extended(self, other: Any, *, what: str = "the new table") -> Self:
+        """A table of these classes and, after them, others.
+
+        Parameters
+        ----------
+        other : ClassTable or what :meth:`of` takes
+            Classes that this table lacks, described by the same attributes:
+            matched by name where both tables name them, else by position.
+
+        what : str, default="the new table"
+            How messages call `other`.
+
+        Returns
+        -------
+        table : ClassTable
+
+        Raises
+        ------
+        ValueError
+            If a class is in both tables or the attributes differ.
+        """
+        other = type(self).of(other, what=what)
+        if other.attributes.shape[1] != self.attributes.shape[1]:
+            raise ValueError(
+                f"{what} has {other.attributes.shape[1]} attributes, those of fit "
+                f"{self.attributes.shape[1]}; describe all classes by the same."
+            )
+        other = other.with_columns_of(self.attribute_names, what=what)
+        known = np.intersect1d(other.names, self.names)
+        if len(known):
+            raise ValueError(
+                f"{what} has classes that are known already: {_some(known)}. Leave "
+                "them out; to change a class's attributes fit again."
+            )
+        names = [*self.names.tolist(), *other.names.tolist()]
+        return self._with(
+            check_names(names, len(names), what),
+            np.concatenate([self.attributes, other.attributes]),
+        )
+
+    def with_columns_of(
+        self, attribute_names: ArrayLike | None, *, what: str = "the class table"
+    ) -> Self:
+        """The same table with its columns in a given order.
+
+        Parameters
+        ----------
+        attribute_names : array-like of str of shape (a,) or None
+            Names of the attributes in the order wanted; None: they have none.
+
+        what : str, default="the class table"
+            How messages call this table.
+
+        Returns
+        -------
+        table : ClassTable
+            With these names, also where its columns had none and so go by
+            position.
+
+        Raises
+        ------
+        ValueError
+            If the attributes have other names, or numbers out of order where the
+            attributes wanted have no names.
+        """
+        order = _order_of_columns(self.attribute_names, attribute_names, what)
+        if attribute_names is None:
+            return self
+        attributes = self.attributes if order is None else self.attributes[:, order]
+        new = self._with(self.names, attributes, np.array(attribute_names, dtype=str))
+        new.numbered = self.numbered
+        return new
+
+    def equal_classes(self) -> list[np.ndarray]:
+        """Sets of classes that no attribute tells apart.
+
+        Returns
+        -------
+        sets : list of ndarray
+            Names of the classes of each set, two or more.
+        """
+        row = distinct_rows(self.attributes)[1]
+        return [
+            self.names[row == which] for which in np.flatnonzero(np.bincount(row) > 1)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        C, a = self.attributes.shape
+        return f"ClassTable({C} classes, {a} attributes)"
+
+    def __deepcopy__(self, memo):
+        return self  # nothing of it can change
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._freeze()  # pickle does not keep the flag
+
+
+# ---- rows ------------------------------------------------------------------------
+
+
+def distinct_rows(S):
+    """Distinct rows of S and the number of each row's one.
+
+    Parameters
+    ----------
+    S : array of shape (n, a) or (n,)
+
+    Returns
+    -------
+    rows : ndarray of shape (K, a)
+        In lexicographic order.
+
+    index : ndarray of int, shape (n,)
+        ``rows[index]`` equals S.
+    """
+    S = np.asarray(S)
+    S = S.reshape(len(S), -1)
+    first, index = _distinct(S)
+    rows = S[first] + S.dtype.type(0)
+    order = np.lexsort(rows.T[::-1])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rows[order], rank[index]
+
+
+def repeated_rows(S):
+    """Numbers of the rows of S (n, a) that equal an earlier one, and that one's."""
+    first, index = _distinct(S)
+    first = first[index]
+    later = np.flatnonzero(first < np.arange(len(S)))
+    return later, first[later]
+
+
+def _distinct(S):
+    """Where each distinct row of S (n, a) comes first; which of these each row is."""
+    # Adding 0 turns -0.0, which equals 0.0 but has other bits, into 0.0. Rows
+    # are compared as bytes: five times faster than np.unique(axis=0).
+    S = np.ascontiguousarray(S + S.dtype.type(0))
+    as_bytes = S.view(np.dtype((np.void, S.dtype.itemsize * S.shape[1]))).ravel()
+    _, first, index = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return first, index.reshape(-1)
+
+
+# ---- columns ---------------------------------------------------------------------
+
+
+def column_names(table, what="the table"):
+    """Names of a DataFrame's columns as strings; None if they are 0, 1, 2, ...
+
+    Raises
+    ------
+    ValueError
+        If a name is blank or stands twice.
+    """
+    columns = getattr(table, "columns", None)
+    if columns is None:
+        return None
+    names = check_attribute_names(columns, len(columns), what)
+    return None if _counts_up(names) else names
+
+
+def in_column_order(S, attribute_names, what="S"):
+    """S with the columns of a DataFrame put into the order of `attribute_names`.
+
+    Parameters
+    ----------
+    S : DataFrame or array-like of shape (n, a) or (n,)
+        The attributes of samples.
+
+    attribute_names : ndarray of str of shape (a,) or None
+        The names in fit.
+
+    what : str
+        How messages call S.
+
+    Returns
+    -------
+    S : as given, or DataFrame of the same columns
+    """
+    order = _order_of_columns(column_names(S, what), attribute_names, what)
+    if order is None:
+        return S
+    return S.iloc[:, order] if _is_frame(S) else np.asarray(S)[:, order]
+
+
+def check_attribute_names(names, n, what):
+    """Names of attributes as an array of str of shape (n,): none blank, each once."""
+    names = np.asarray([str(name) for name in names], dtype=np.str_)
+    if len(names) != n:
+        raise ValueError(
+            f"{what} has {n} attributes, but {len(names)} attribute names were given; "
+            "give one for each."
+        )
+    blank = [i for i, name in enumerate(names.tolist()) if _is_blank(name)]
+    if blank:
+        raise ValueError(
+            f"{what} has attributes without a name, in columns {blank[:5]} (from 0) of "
+            f"{n}. Name them; a first column that holds the classes is read with "
+            "pandas.read_csv(..., index_col=0)."
+        )
+    unique, count = np.unique(names, return_counts=True)
+    if (count > 1).any():
+        raise ValueError(
+            f"{what} names these attributes more than once: "
+            f"{_some(unique[count > 1])}. Each must have a name of its own."
+        )
+    return names
+
+
+def _is_blank(name):
+    # pandas writes "Unnamed: 0" and nan where a header has nothing.
+    return not name.strip() or name == "nan" or re.fullmatch(r"Unnamed: \d+", name)
+
+
+def _counts_up(columns):
+    """Whether names are 0, 1, 2, ... in this order: positions, not names."""
+    return np.array_equal(columns, np.arange(len(columns)).astype(str))
+
+
+def _order_of_columns(columns, wanted, what):
+    """Which column each wanted attribute is, or None where they go by position."""
+    if columns is None:
+        return None
+    if wanted is None:
+        if set(columns.tolist()) == {str(i) for i in range(len(columns))}:
+            raise ValueError(
+                f"{what} has columns numbered {columns[:5].tolist()}... and the model "
+                "has no names of attributes, so columns go by position. Sort the "
+                "columns, or name the attributes, here and in fit."
+            )
+        return None
+    given, needed = set(columns.tolist()), set(np.asarray(wanted).tolist())
+    if given != needed:
+        raise ValueError(
+            f"{what} has other attributes than those of fit; missing: "
+            f"{sorted(needed - given)[:5]}, unknown: {sorted(given - needed)[:5]}. "
+            "Give one column for each."
+        )
+    place = {name: i for i, name in enumerate(columns.tolist())}
+    return [place[name] for name in np.asarray(wanted).tolist()]
+
+
+def _warn_of_lost_header(table, columns, what):
+    """Warn of columns named by numbers as data has them."""
+    if columns is None or not all(isinstance(name, str) for name in table.columns):
+        return
+    # pandas makes "0", "0.1", "0.2" of a value that stands in the header thrice.
+    number = re.compile(r"\s*[-+]?\d+(\.\d+)*(e[-+]?\d+)?(\.\d+)?\s*", re.IGNORECASE)
+    names = columns.tolist()
+    if all(number.fullmatch(name) for name in names) and "." in "".join(names):
+        warnings.warn(
+            f"{what} names its attributes by numbers as data has them: {names[:5]}. Is "
+            "the header missing, so that the first class was read as the header? Then "
+            "read the table with header=None; if not, name the attributes otherwise.",
+            stacklevel=3,
+        )
+
+
+# ---- names of classes ------------------------------------------------------------
+
+
+def check_names(names, n, what):
+    """Class names as an array of shape (n,), each once; n None: any number."""
+    names = _names(names)
+    n = len(names) if n is None else n
+    kinds = {isinstance(name, str) for name in names}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{what} mixes strings and other names of classes; use one kind, the one "
+            "of y."
+        )
+    if any(_is_missing(name) for name in names):
+        raise ValueError(
+            f"{what} has a class without a name (None or NaN); name it, or leave it "
+            "out."
+        )
+    array = np.asarray(names)
+    if array.shape != (n,):
+        raise ValueError(
+            f"{what} needs a name for each of its {n} classes, got "
+            f"{len(names)} names (shape {array.shape})."
+        )
+    unique, count = np.unique(array, return_counts=True)
+    if (count > 1).any():
+        raise ValueError(
+            f"{what} names these classes more than once: {_some(unique[count > 1])}. "
+            "Each class must have one row."
+        )
+    return array
+
+
+def _names(names):
+    try:
+        return list(names)
+    except TypeError:
+        return [names]  # one name instead of a list of them: the count will not fit
+
+
+# ---- reading ---------------------------------------------------------------------
+
+
+def _is_frame(table):
+    return hasattr(table, "iloc") and hasattr(table, "columns")
+
+
+def _is_default_index(index):
+    """Whether an index just counts the rows: pandas makes it where there is none."""
+    return (
+        getattr(index, "start", None) == 0
+        and getattr(index, "step", None) == 1
+        and index.name is None
+    )
+
+
+def _pair(table, what):
+    """The parts of (names, matrix); None where the table is no pair."""
+    if not isinstance(table, tuple | list) or len(table) != 2:
+        return None
+    first, second = table
+    n_dims = _n_dims(first), _n_dims(second)
+    if n_dims == (2, 1):
+        raise ValueError(
+            f"{what} is a pair (matrix, names); give them the other way round: (names, "
+            "matrix)."
+        )
+    if n_dims[0] < 2 and (n_dims[1] > 1 or isinstance(second, ClassTable)):
+        return first, second
+    if n_dims == (1, 1) and any(isinstance(name, str) for name in first):
+        return first, second  # a column instead of a matrix: refused by its shape
+    return None
+
+
+def _n_dims(part):
+    if not hasattr(part, "ndim") and not isinstance(part, str | bytes):
+        try:
+            part = list(part)
+        except TypeError:
+            return 0
+    try:
+        return np.ndim(part)
+    except ValueError:  # rows of unequal length
+        return 2
+
+
+def _vectors(table, what):
+    """Matrix and attribute names of a dict from class to vector."""
+    if not table:
+        raise ValueError(f"{what} is an empty dict; it needs a vector for each class.")
+    vectors = list(table.values())
+    if not all(hasattr(vector, "items") for vector in vectors):
+        lengths = {np.shape(vector) for vector in vectors}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"{what} has vectors of different shapes: {sorted(lengths)[:5]}; each "
+                "class needs a value for each attribute."
+            )
+        return np.array(vectors), None
+    # Series and dicts name their values, maybe in different orders.
+    first, *others = vectors = [dict(vector.items()) for vector in vectors]
+    for name, vector in zip(list(table)[1:], others, strict=True):
+        if vector.keys() != first.keys():
+            raise ValueError(
+                f"{what} describes class {_shown(name)} by other attributes than the "
+                f"first class; they differ in "
+                f"{_some(sorted(map(str, vector.keys() ^ first.keys())))}."
+            )
+    return [[vector[key] for key in first] for vector in vectors], list(first)
+
+
+def _matrix(table, names, what):
+    """A matrix of float64, a copy; NaN for what is missing."""
+    if hasattr(table, "toarray"):
+        table = table.toarray()
+    if _is_frame(table):
+        _refuse_text_columns(table, names, what)
+        columns = [_numbers(table.iloc[:, i], what) for i in range(table.shape[1])]
+        matrix = np.array(columns, dtype=np.float64).reshape(table.shape[::-1]).T
+    else:
+        try:
+            matrix = _numbers(table, what)
+        except ValueError as error:
+            if "inhomogeneous" not in str(error):
+                raise
+            raise ValueError(
+                f"{what} has rows of different lengths; each class needs a value for "
+                "each attribute."
+            ) from None
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(
+            f"{what} must be a matrix with a row for each class and a column for each "
+            f"attribute, got shape {matrix.shape}."
+        )
+    return np.array(matrix, dtype=np.float64, order="C")
+
+
+def _numbers(values, what):
+    """Values as an array of float64."""
+    kind = getattr(getattr(values, "dtype", None), "kind", "")
+    if hasattr(values, "iloc") and kind in "biuf":  # nullable columns, too
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.ma.isMaskedArray(values):
+        values = values.astype(np.float64).filled(np.nan)
+    values = np.asarray(values)
+    if values.dtype.kind == "O":
+        flat = [_number(value) for value in values.ravel().tolist()]
+        text = next((value for value in flat if isinstance(value, str)), None)
+        if text is None:
+            return np.array(flat, dtype=np.float64).reshape(values.shape)
+        values = np.array([text])
+    if values.dtype.kind not in "biuf":
+        example = f" such as {values.flat[0].item()!r}" if values.size else ""
+        raise ValueError(
+            f"{what} must hold real numbers, got values of type {values.dtype}"
+            f"{example}. Attributes are numbers; turn others into 0 and 1, or leave "
+            "them out."
+        )
+    return values.astype(np.float64)
+
+
+def _number(value):
+    """An entry of an object array as a float, or as text where it is none."""
+    if _is_missing(value):
+        return np.nan
+    try:
+        return value if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _is_missing(value):
+    """None, NaN, NaT and pandas.NA: what is not even equal to itself."""
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):
+        return str(value) == "<NA>"
+
+
+def _refuse_text_columns(table, names, what):
+    """Name the columns that hold no numbers, and say what they probably are."""
+    text = {}
+    for i in range(table.shape[1]):
+        values = table.iloc[:, i]
+        if getattr(values.dtype, "kind", "O") in "biuf":
+            continue
+        found = next((v for v in values.tolist() if isinstance(_number(v), str)), None)
+        if found is not None:
+            text[i] = found
+    if not text:
+        return
+    shown = [str(table.columns[i]) for i in text]
+    first = next(iter(text))
+    example = f"{_some(shown)} (such as {text[first]!r})"
+    if all(_is_number_as_text(value) for value in text.values()):
+        advice = "They seem to be numbers written as text: use table.astype(float)."
+    elif names is None and len(text) < table.shape[1]:
+        how = "index_col=0" if _is_blank(shown[0]) else f"index_col={shown[0]!r}"
+        advice = (
+            f"If {shown[0]!r} names the classes, use table.set_index({shown[0]!r}), or "
+            f"pandas.read_csv(..., {how}); leave other columns of text out."
+        )
+    else:
+        advice = "Leave them out, or turn them into 0 and 1 (pandas.get_dummies)."
+    raise ValueError(f"{what} has columns that hold no numbers: {example}. {advice}")
+
+
+def _is_number_as_text(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _some(values):
+    """At most five values for a message."""
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
+    return f"{values[:5]}{' and more' if len(values) > 5 else ''}"
+
+
+def _shown(name):
+    return repr(name.item() if isinstance(name, np.generic) else name)
