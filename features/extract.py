@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import h5py
 import numpy as np
 import torch
 
@@ -31,6 +31,7 @@ from rezsl_sk.feature_cache import (
     CacheError,
     FeatureCache,
     check_classes,
+    verify_cache,
     write_cache,
 )
 
@@ -440,9 +441,12 @@ class _Job:
         be computed, and of which images the rows are taken (None: of all).
         """
         self.replaces = os.path.lexists(self.out)
+        finished = None
         if self.replaces:
-            _refuse_foreign(self.out)
-        finished = self._finished() if self.replaces and not restart else None
+            if restart:
+                _refuse_foreign(self.out)
+            else:
+                finished = self._finished()
         record, is_restart = self.folder.read_record()
         is_folder = record is not None
         if restart:
@@ -477,7 +481,7 @@ class _Job:
             if record is not None and not ours:
                 self._refuse("was begun with", self._differences(record))
             # Hashes are written anew with all that is taken over.
-            self.finished.cache.verify()
+            verify_cache(self.out)
         if not ours:
             if is_folder:
                 self.folder.remove()
@@ -499,9 +503,13 @@ class _Job:
 
     def _finished(self):
         """The identity of the run that made the finished cache."""
-        with FeatureCache(self.out) as cache:
-            identity = cache.metadata
-            shape = cache.X.shape[1:]
+        try:
+            with FeatureCache(self.out) as cache:
+                identity = cache.metadata
+                shape = cache.X.shape[1:]
+        except CacheError:
+            _refuse_foreign(self.out)
+            raise
         if "image_list_sha256" not in identity:
             raise ExtractionError(
                 f"{self.out} exists and was not made by an extraction; give another "
@@ -954,17 +962,19 @@ class _Collector:
 
 
 def _refuse_foreign(path):
-    """Refuse to replace, or go on with, what is no feature cache."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            is_cache = file.attrs.get("format") == FORMAT
-    except OSError:
-        is_cache = False
+    """Refuse to replace what is no feature cache.
+
+    The HDF5 library may crash on a damaged file, and is not asked.
+    """
+    with open(path, "rb") as file:
+        is_cache = file.read(8) == b"\x89HDF\r\n\x1a\n"
+        if is_cache:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                is_cache = content.find(FORMAT.encode()) >= 0
     if not is_cache:
         raise ExtractionError(
-            f"{path} exists and is no feature cache, or one that is too damaged to be "
-            f"recognised; it is not replaced. Give another name, or move the file away "
-            f"and start again."
+            f"{path} exists and is no feature cache; it is not replaced. Give another "
+            f"name, or move the file away and start again."
         )
 
 

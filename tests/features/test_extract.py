@@ -390,23 +390,31 @@ def test_files_of_other_origin_are_left_alone(make_images, extract, tmp_path):
 
 
 @pytest.mark.parametrize("restart", [False, True])
-@pytest.mark.parametrize("kind", ["text", "HDF5 of others", "cut short"])
+@pytest.mark.parametrize("kind", ["text", "empty", "HDF5 of others"])
 def test_what_is_no_cache_is_not_replaced(
     make_images, extract, tmp_path, kind, restart
 ):
     out = tmp_path / "out.h5"
-    if kind == "text":
-        out.write_text("notes")
-    elif kind == "HDF5 of others":
+    if kind == "HDF5 of others":
         with h5py.File(out, "w") as file:
             file["mine"] = np.arange(9)
     else:
-        extract(make_images()).close()
-        out.write_bytes(out.read_bytes()[:-100])
+        out.write_text("notes" if kind == "text" else "")
     before = out.read_bytes()
     with pytest.raises(ExtractionError, match="is not replaced.*Give another name"):
         extract(make_images(), restart=restart)
     assert out.read_bytes() == before
+
+
+def test_a_damaged_cache_takes_a_restart(make_images, extract, tmp_path, caplog):
+    out = tmp_path / "out.h5"
+    extract(make_images()).close()
+    out.write_bytes(out.read_bytes()[:-100])
+    with pytest.raises(CacheError, match="write it again"):
+        extract(make_images())
+    with extract(make_images(), restart=True) as cache:
+        assert len(cache) == 22
+    assert "none is kept" in caplog.text
 
 
 @pytest.mark.parametrize("out", ["", ".", "images", "new.h5/", "pipe"])
