@@ -13,6 +13,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from ._atomic import all_or_nothing
 from ._attention import AttentionRegressor
 from ._blocks import Rows
+from ._company import refuse_other_labels
 from ._regressor import ReZSLRegressor, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
 
@@ -249,6 +250,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
 
     def _of_logits(self, X, function):
         X = self._check_X(X)
+        refuse_other_labels(self)
         columns, score = self._calibrated_scorer()
         scale = self.regressor_._scale
         return self._in_blocks(X, columns, lambda X: function(score(X) * scale, axis=1))

@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
 
 from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, open_rows
+from ._company import refuse_numbered_labels, refuse_other_labels
 from ._interrupts import nested_fits
 from ._repr import TableReprMixin
 from .decoding import SCORE_ROWS, score_rows, stack_calibrated
@@ -117,7 +118,9 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             Scores of the classes in ``classes_``, less the penalty for seen ones;
             with two candidates the second's less the first's.
         """
-        scores = self._in_blocks(self._check_X(X), *self._calibrated_scorer())
+        X = self._check_X(X)
+        refuse_other_labels(self)
+        scores = self._in_blocks(X, *self._calibrated_scorer())
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def class_scores(
@@ -256,6 +259,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             self.class_names_ = classes.copy()  # of the type of y
             return
         table = ClassTable.of(self.class_attributes, what="class_attributes")
+        refuse_numbered_labels(self.seen_classes_, table.names)
         if (table.names.dtype.kind in "US") != (_is_text(self.seen_classes_)):
             raise ValueError(
                 f"y has labels such as {self.seen_classes_[0]!r} and class_attributes "
