@@ -46,7 +46,7 @@ from ._training import (
     usual_torch,
 )
 from ._zero_shot import ZeroShotMixin
-from .decoding import prototype_scores
+from .decoding import equal_columns, prototype_scores
 
 if TYPE_CHECKING:
     import pandas
@@ -112,7 +112,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
         P = self._scaled(np.asarray(prototypes))
         if self._needs_directions:
             self._space.check_directions(P, names)
-        compare = self._comparer(P)
+        compare = equal_columns(self._comparer(P), P)
         return lambda X: compare(
             self._features.transform(in_dtype(X, self._working_dtype))
         )
