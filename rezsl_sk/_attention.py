@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
-from ._blocks import open_rows
+from ._blocks import check_source, open_rows
 from ._regressor import ReZSLRegressor
 from ._scaling import FeatureScaling
 from .decoding import _directions
@@ -275,6 +275,8 @@ class AttentionRegressor(ReZSLRegressor):
 
     def _rows(self, X, reset):
         """X (n, r, d) as (n, r * d), and two axes as they are."""
+        if not reset:
+            check_source(self, X)
         X = open_rows(X, stream=self._streams)
         shape = getattr(X, "shape", None)
         if shape is None:

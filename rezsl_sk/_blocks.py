@@ -25,6 +25,8 @@ BUFFER_BYTES = 2**28  # mixed at a time in training
 RUN_BYTES = 2**18  # neighbours in the file, read in one piece in training
 FEWEST_RUNS = 64  # in a buffer, however large the chunks of the file
 SAMPLE_BYTES = 2**26  # rows that stand for all where a sample is enough
+# Metadata of a cache by which features of the same width differ in meaning.
+SOURCE_KEYS = ("backbone", "pool", "architecture_sha256", "weights_sha256", "transform")
 
 
 def open_rows(X, *, what="X", stream=True):
@@ -67,6 +69,58 @@ def open_rows(X, *, what="X", stream=True):
             "read as it is needed must hold numbers, of shape (n, d)."
         )
     return Rows(X, what=what)
+
+
+def check_source(estimator, X, *, reset=False):
+    """Keep whose features a cache holds, or refuse those of another network.
+
+    Features of two networks, two sets of weights or two transforms may have the same
+    width, but mean different things: a model of one answers wrongly to the other.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Has, or is given, ``feature_source_``: a dict, or None.
+
+    X : FeatureCache, LazyFeatures, or anything else
+        Of anything else nothing is known, so it is not checked.
+
+    reset : bool
+        Whether a fit begins.
+
+    Raises
+    ------
+    ValueError
+        If the cache and that of the fit differ, naming both.
+    """
+    source = None
+    if isinstance(X, FeatureCache | LazyFeatures):
+        cache = X if isinstance(X, FeatureCache) else X._cache
+        metadata = cache.metadata
+        source = {key: metadata[key] for key in SOURCE_KEYS if key in metadata}
+    if reset:
+        estimator.feature_source_ = source
+        return
+    before = getattr(estimator, "feature_source_", None)
+    if not source or not before:
+        return
+    # What one of the caches does not say cannot be compared.
+    different = [key for key in before if source.get(key, before[key]) != before[key]]
+    if different:
+        parts = "; ".join(
+            f"{key} {_short(before[key])} in fit, {_short(source[key])} now"
+            for key in different
+        )
+        raise ValueError(
+            f"{cache.path} holds other features than {type(estimator).__name__} was "
+            f"fitted on: {parts}. Give features of the network, weights and transform "
+            "of fit, or fit anew."
+        )
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-15:]}"
 
 
 def file_of(X):

@@ -75,6 +75,10 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     regressor_ : ReZSLRegressor
         The fitted regressor.
 
+    feature_source_ : dict or None
+        Of a ``FeatureCache``: the network, its weights and the transform that made
+        its features. A cache of others is refused when it is to be predicted.
+
     n_features_in_ : int
         Number d of features.
 

@@ -31,6 +31,7 @@ from ._blocks import (
     Rows,
     Sample,
     blocks,
+    check_source,
     in_dtype,
     open_rows,
     sample_size,
@@ -264,6 +265,10 @@ class ReZSLRegressor(
     device_ : str
         Where it was trained.
 
+    feature_source_ : dict or None
+        Of a ``FeatureCache``: the network, its weights and the transform that made
+        its features. A cache of others is refused when it is to be predicted.
+
     n_features_in_ : int
         Number d of features.
 
@@ -465,6 +470,8 @@ class ReZSLRegressor(
         MemoryError
             If the accelerator's memory does not suffice.
         """
+        resume = self.warm_start and hasattr(self, "coefs_")
+        check_source(self, X, reset=not resume)
         X = open_rows(X, stream=self._streams)
         if isinstance(X, Rows):
             X = self._check_X(X, reset=True)
@@ -575,6 +582,7 @@ class ReZSLRegressor(
                 "part of the classes. Set early_stopping=False."
             )
         first = not hasattr(self, "coefs_")
+        check_source(self, X, reset=first)
         X = open_rows(X, stream=self._streams)
         if isinstance(X, Rows):
             raise ValueError(
@@ -708,6 +716,7 @@ class ReZSLRegressor(
         return X, S
 
     def _check_X(self, X, reset=False):
+        check_source(self, X)
         X = open_rows(X, stream=self._streams)
         if isinstance(X, Rows):
             # Their values are checked when they are read.

@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from ._atomic import all_or_nothing
-from ._blocks import Rows, blocks, open_rows
+from ._blocks import Rows, blocks, check_source, open_rows
 from ._company import refuse_numbered_labels, refuse_other_labels
 from ._interrupts import nested_fits
 from ._repr import TableReprMixin
@@ -339,6 +339,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     def _start_fit(self, X, y):
         """Checked X (n, d) and the number of each row's class (n,)."""
         regions = self._regions = self._takes_regions()
+        check_source(self, X, reset=True)
         X = open_rows(X, stream=self._streams and not regions)
         if isinstance(X, Rows):
             # Their values are checked when they are read.
@@ -407,6 +408,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _check_X(self, X):
         check_is_fitted(self)
+        check_source(self, X)
         X = open_rows(X, stream=self._streams and not self._regions)
         if isinstance(X, Rows):
             validate_data(self, np.zeros((1, X.shape[1])), reset=False)

@@ -1,6 +1,7 @@
 """The cache and files that are damaged, changed, or written by a stranger."""
 
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -8,15 +9,23 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from rezsl_sk import ReZSLRegressor
+from rezsl_sk import (
+    AttentionRegressor,
+    ReZSLRegressor,
+    ReZSLSearchCV,
+    ZeroShotClassifier,
+)
 from rezsl_sk._storage import child
+from rezsl_sk.baselines import ESZSL
 from rezsl_sk.feature_cache import (
     CacheError,
     FeatureCache,
     inspect_cache,
     verify_cache,
 )
+from rezsl_sk.streaming import predict_to_hdf5
 
 N, D = 60, 8
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -521,3 +530,99 @@ def test_inspect_tells_what_is_inside(path):
     assert told["failed"] == []
     with pytest.raises(FileNotFoundError, match="no feature cache"):
         inspect_cache(path.with_name("none.h5"))
+
+
+# -- one network for fit and predict ------------------------------------------------
+
+RESNET = {
+    "backbone": "resnet50",
+    "pool": "avg",
+    "weights_sha256": "a" * 64,
+    "transform": "Resize(224)",
+    "engine": "torch",
+}
+
+
+@pytest.fixture
+def caches(tmp_path):
+    """Caches of equal features that say by what they were made."""
+    X, labels, _ = arrays()
+    made = []
+
+    def make(**metadata):
+        path = tmp_path / f"{len(made)}.h5"
+        y = np.array(NAMES)[labels]
+        made.append(FeatureCache.from_arrays(path, X, y, metadata=metadata))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        cache.close()
+
+
+def models():
+    table = (NAMES, arrays()[2])
+    yield "regressor", ReZSLRegressor((), max_iter=1, random_state=0)
+    yield "attention", AttentionRegressor(max_iter=1, random_state=0)
+    yield (
+        "classifier",
+        ZeroShotClassifier(
+            ReZSLRegressor((), max_iter=1, random_state=0), class_attributes=table
+        ),
+    )
+    yield "baseline", ESZSL(class_attributes=table)
+    yield (
+        "search",
+        ReZSLSearchCV(
+            ReZSLRegressor((), max_iter=1, random_state=0), {"loss": ["mse"]}, cv=3
+        ),
+    )
+
+
+def target(model, cache):
+    is_classifier = isinstance(model, ZeroShotClassifier | ESZSL)
+    return cache.y if is_classifier else arrays()[2][cache.labels]
+
+
+@pytest.mark.parametrize(
+    "model", [m for _, m in models()], ids=[name for name, _ in models()]
+)
+def test_a_model_of_one_network_refuses_features_of_another(caches, model):
+    cache = caches(**RESNET)
+    model = clone(model).fit(cache, target(model, cache))
+    wanted = model.predict(np.asarray(cache.X))
+    # As a file, as lazy features, from other hardware, or without a word about it.
+    for same in (cache, cache.X, caches(**RESNET | {"engine": "onnx"}), caches()):
+        assert np.array_equal(model.predict(same), wanted)
+    model = pickle.loads(pickle.dumps(model))
+    for key, value in (
+        ("backbone", "vit_small"),
+        ("pool", "cls"),
+        ("weights_sha256", "b" * 64),
+        ("transform", "Resize(448)"),
+    ):
+        other = caches(**RESNET | {key: value})
+        for X in (other, other.X):
+            with pytest.raises(ValueError, match="other features than") as caught:
+                model.predict(X)
+            assert f"{key} {RESNET[key]!r}" in str(caught.value)
+            assert f"{value!r} now" in str(caught.value)
+
+
+def test_other_ways_to_predict_refuse_as_well(caches, tmp_path):
+    cache, other = caches(**RESNET), caches(**RESNET | {"backbone": "vit"})
+    S = arrays()[2][cache.labels]
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(cache, S)
+    for use in (
+        lambda: reg.score(other, S),
+        lambda: reg.partial_fit(other, S),
+        lambda: predict_to_hdf5(reg, other, tmp_path / "out.h5"),
+        lambda: clone(reg).set_params(warm_start=True).fit(cache, S).fit(other, S),
+    ):
+        with pytest.raises(ValueError, match="backbone 'resnet50' in fit, 'vit' now"):
+            use()
+    reg.fit(other, S)  # a new fit begins anew
+    assert reg.feature_source_["backbone"] == "vit"
+    reg.fit(np.asarray(cache.X), S)
+    assert reg.feature_source_ is None
+    reg.predict(cache)
