@@ -453,14 +453,15 @@ def test_what_is_missing_and_what_is_not_used_is_said():
 
 
 def test_accents_of_another_system():
-    assert found(["caf\u00e9/1.jpg"], ["cafe\u0301/1.jpg"]) == ["caf\u00e9/1.jpg"]
+    here = ["caf\u00e9/1.jpg", "tea/1.jpg"]
+    assert found(here, ["cafe\u0301/1.jpg", "tea/1.jpg"]) == here
 
 
 def test_messages_hold_plain_text():
     """Not np.str_('...'), as an array of names gives."""
     with pytest.raises(ImageError) as info:
-        order_like(listed("1.jpg"), np.array(["a/3.jpg"]), "m")
-    assert "'a/3.jpg'" in str(info.value) and "np.str_" not in str(info.value)
+        order_like(listed("b/3.jpg", "c/3.jpg"), np.array(["a/3.jpg"]), "m")
+    assert "'a/3.jpg' of m" in str(info.value) and "np.str_" not in str(info.value)
     ordered = order_like(listed("3.jpg"), np.array(["a/3.jpg", "b/4.jpg"]), "m")
     assert all(type(name) is str for name in ordered.names + ordered.files)
 
