@@ -10,7 +10,8 @@ dataset               shape, type            meaning
 ``path``              (n,) text              what row i was computed from
 ``label``             (n,) int64             optional; index into ``class_name``
 ``class_name``        (C,) text              optional; also classes without any row
-``class_attributes``  (C, a) float64         optional; one row per class
+``class_attributes``  (C, a) float64         optional; one row per class, NaN where a
+                                             value is missing
 ``attribute_name``    (a,) text              optional
 ``failed/path``       (f,) text              inputs that gave no row ...
 ``failed/reason``     (f,) text              ... and why
@@ -252,7 +253,7 @@ class FeatureCache:
     classes : ndarray of str of shape (C,) or None
         The classes in the order of `class_attributes`, also those without a row.
     class_attributes : ndarray of float64 of shape (C, a) or None
-        One row per class.
+        One row per class; NaN where a value is missing.
     attribute_names : ndarray of str of shape (a,) or None
         One name per column of `class_attributes`.
     paths : ndarray of str of shape (n,)
@@ -514,6 +515,7 @@ class FeatureCache:
         paths: Sequence[str] | np.ndarray | None = None,
         splits: Mapping[str, ArrayLike] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        allow_missing: bool = False,
         overwrite: bool = False,
     ) -> Self:
         """Write arrays to a new cache and open it.
@@ -538,6 +540,8 @@ class FeatureCache:
             Named subsets as row numbers.
         metadata : dict or None, default=None
             Anything that JSON can hold.
+        allow_missing : bool, default=False
+            Whether NaN in `class_attributes` is a missing value, and stored.
         overwrite : bool, default=False
             Whether a file of that name is replaced.
 
@@ -552,7 +556,8 @@ class FeatureCache:
             If the file exists and `overwrite` is False.
         ValueError
             If X is not finite (also after rounding to float32), shapes do not
-            agree, or a class of y is missing in the table.
+            agree, a class of y is missing in the table, or the table is not
+            finite, or has two attributes of one name or one without.
         CacheError
             If another process is writing this file, or the disk is too full.
 
@@ -598,6 +603,7 @@ class FeatureCache:
                 attribute_names=attribute_names,
                 splits=splits,
                 metadata=metadata,
+                allow_missing=allow_missing,
                 overwrite=overwrite,
             )
         return cls(path)
@@ -700,6 +706,7 @@ def write_cache(
     splits: Mapping[str, ArrayLike] | None = None,
     sources: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
+    allow_missing: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write a cache from blocks of rows, so that no more than one is in memory.
@@ -729,6 +736,8 @@ def write_cache(
         Size, time and hash of the file that each row was computed from.
     metadata : dict or None, default=None
         Anything that JSON can hold.
+    allow_missing : bool, default=False
+        Whether NaN in `class_attributes` is a missing value, and stored.
     overwrite : bool, default=False
         Whether a file of that name is replaced.
 
@@ -766,7 +775,7 @@ def write_cache(
         )
     n = len(paths)
     labels, classes, table, attribute_names = check_classes(
-        n, y, class_attributes, attribute_names
+        n, y, class_attributes, attribute_names, allow_missing=allow_missing
     )
     splits = check_splits(splits, n)
     if sources is not None and sources.shape != (n,):
@@ -936,6 +945,7 @@ def _described(path):
             "classes": None if labels is None else len(cache.classes),
             "used_classes": None if labels is None else len(np.unique(labels)),
             "attributes": None if table is None else table.shape[1],
+            "missing_attributes": 0 if table is None else int(np.isnan(table).sum()),
             "attribute_names": None if names is None else names.tolist(),
             "splits": {name: len(rows) for name, rows in cache.splits.items()},
             "metadata": cache.metadata,

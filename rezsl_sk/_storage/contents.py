@@ -248,7 +248,10 @@ def check_hashes(
         with reading(path, f"`{name}`"):
             for block in _blocks(data):
                 digest.update(_bytes_of(block))
-                if data.dtype.kind == "f" and not np.isfinite(block).all():
+                good = np.isfinite(block) if data.dtype.kind == "f" else np.True_
+                if name == "class_attributes":
+                    good |= np.isnan(block)  # a missing value
+                if not good.all():
                     raise CacheError(
                         f"{path} is damaged: `{name}` holds values that are not "
                         f"finite. Delete it and write it again."

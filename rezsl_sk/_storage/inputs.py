@@ -41,6 +41,8 @@ def check_classes(
     y: ArrayLike | None,
     class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None,
     attribute_names: ArrayLike | None,
+    *,
+    allow_missing: bool = False,
 ) -> tuple[np.ndarray | None, list[str] | None, np.ndarray | None, list[str] | None]:
     """Bring labels and table of classes together.
 
@@ -48,7 +50,7 @@ def check_classes(
     ----------
     n : int
         Number of rows.
-    y, class_attributes, attribute_names
+    y, class_attributes, attribute_names, allow_missing
         As for `write_cache`.
 
     Returns
@@ -80,7 +82,7 @@ def check_classes(
         classes = None if names is None else sorted(set(names))
     else:
         classes, table, attribute_names = _checked_table(
-            class_attributes, attribute_names
+            class_attributes, attribute_names, allow_missing
         )
     if names is None:
         return None, classes, table, attribute_names
@@ -95,7 +97,7 @@ def check_classes(
     return labels, classes, table, attribute_names
 
 
-def _checked_table(class_attributes, attribute_names):
+def _checked_table(class_attributes, attribute_names, allow_missing):
     if hasattr(class_attributes, "columns"):  # a DataFrame, without importing pandas
         classes = class_attributes.index
         table = class_attributes.to_numpy()
@@ -121,10 +123,17 @@ def _checked_table(class_attributes, attribute_names):
             f"class_attributes has the shape {table.shape} for {len(classes)} "
             f"classes; it must be (classes, attributes)."
         )
-    if not np.isfinite(table).all():
-        bad = classes[int(np.argmin(np.isfinite(table).all(axis=1)))]
+    good = np.isfinite(table) | (allow_missing & np.isnan(table))
+    if not good.all():
+        row, column = (int(i) for i in np.argwhere(~good)[0])
         raise ValueError(
-            f"class_attributes of {bad!r} are not finite; fill the gaps first."
+            f"class_attributes of {classes[row]!r} are not finite: "
+            f"{table[row, column]} in column {column + 1}. Fill it in"
+            + (
+                ", or allow missing values (allow_missing=True, --allow-missing)."
+                if np.isnan(table[row, column])
+                else "."
+            )
         )
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
@@ -138,6 +147,19 @@ def _checked_table(class_attributes, attribute_names):
                 f"{len(attribute_names)} attribute names were given for "
                 f"{table.shape[1]} attributes."
             )
+        seen = {}
+        for column, name in enumerate(attribute_names, 1):
+            if not name.strip():
+                raise ValueError(
+                    f"The attribute in column {column} has no name; give each a name, "
+                    f"or none at all."
+                )
+            if name in seen:
+                raise ValueError(
+                    f"Two attributes are named {name!r}, in columns {seen[name]} and "
+                    f"{column}; give each a name of its own."
+                )
+            seen[name] = column
     return classes, table, attribute_names
 
 
