@@ -241,6 +241,11 @@ def _parser():
         help="what becomes of a table that an earlier run has stored: keep it (and "
         "refuse another one), replace it by that of --attributes, or remove it",
     )
+    sub.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="store an empty cell of the table, or NA, as a missing value (NaN)",
+    )
     sub.add_argument("--batch-size", type=_auto_or(int), default="auto")
     sub.add_argument(
         "--shard-size",
@@ -399,7 +404,7 @@ def _extract(args):
     if rank == 0:
         _describe(images)
     if args.attributes:
-        described = read_attributes(args.attributes)
+        described = read_attributes(args.attributes, allow_missing=args.allow_missing)
         table = (described.classes, described.matrix)
         names = described.attribute_names
         if rank == 0:
@@ -417,6 +422,7 @@ def _extract(args):
         class_attributes=table,
         attribute_names=names,
         stored_attributes=args.stored_attributes,
+        allow_missing=args.allow_missing,
         batch_size=args.batch_size,
         shard_size=args.shard_size,
         workers=args.workers,
@@ -499,7 +505,11 @@ def _inspect(args):
         used = cache["used_classes"]
         say(f"classes           {cache['classes']}, {used} of them with rows")
     if cache["attributes"] is not None:
-        say(f"attributes        {cache['attributes']}")
+        missing = cache["missing_attributes"]
+        say(
+            f"attributes        {cache['attributes']}"
+            + (f", {missing} values missing" if missing else "")
+        )
         for line in _wrapped(cache["attribute_names"] or []):
             say(f"  {line}")
     for name, count in cache["splits"].items():

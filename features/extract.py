@@ -70,6 +70,7 @@ def extract_features(
     image_size: int | None = None,
     class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike] | None = None,
     attribute_names: ArrayLike | None = None,
+    allow_missing: bool = False,
     stored_attributes: Literal["keep", "replace", "remove"] = "keep",
     batch_size: int | Literal["auto"] = "auto",
     shard_size: int | Literal["auto"] = "auto",
@@ -116,6 +117,8 @@ def extract_features(
         The table of attributes, stored beside the features.
     attribute_names : sequence of str of length a, or None, default=None
         Names of the table's columns.
+    allow_missing : bool, default=False
+        Whether NaN in `class_attributes` is a missing value, and stored.
     stored_attributes : {"keep", "replace", "remove"}, default="keep"
         What becomes of a table that an earlier run has stored. "keep": it stays, and
         another one is refused. A new table costs no new features.
@@ -219,7 +222,11 @@ def extract_features(
         )
     # Whatever is wrong with labels and table shows now, not after hours.
     checked = check_classes(
-        len(images), images.labels, class_attributes, attribute_names
+        len(images),
+        images.labels,
+        class_attributes,
+        attribute_names,
+        allow_missing=allow_missing,
     )
     table = None if class_attributes is None else checked[1:]
     backbone = _as_backbone(model, transform, weights, pool, image_size)
@@ -587,7 +594,11 @@ class _Job:
         if stored is not None:
             try:
                 check_classes(
-                    len(self.images), self.images.labels, stored[:2], stored[2]
+                    len(self.images),
+                    self.images.labels,
+                    stored[:2],
+                    stored[2],
+                    allow_missing=True,  # asked when it was stored
                 )
             except ValueError as error:
                 raise ExtractionError(
@@ -850,6 +861,7 @@ class _Job:
             y=None if images.labels is None else [images.labels[i] for i in good],
             class_attributes=None if table is None else table[:2],
             attribute_names=None if table is None else table[2],
+            allow_missing=True,
             failed=[(images.names[i], reason) for i, reason in sorted(failed.items())],
             splits=splits,
             sources=np.concatenate(sources)[good] if known else None,
@@ -1094,7 +1106,7 @@ def verify_features(
     at = dict(zip(images.names, images.files, strict=True))
     rows = np.unique(np.linspace(0, len(cache) - 1, n_samples).astype(int))
     paths = cache.paths[rows]
-    missing = [path for path in paths if path not in at]
+    missing = [str(path) for path in paths if path not in at]
     if missing:
         raise ExtractionError(
             f"{missing[0]!r} of {cache.path} is not among the images given; give the "

@@ -848,6 +848,7 @@ def inspect_cache(path: str | os.PathLike[str]) -> dict[str, Any]:
         ``shape`` and ``dtype`` of the features; ``classes`` and ``used_classes``
         (numbers of classes, of those with rows), None without labels;
         ``attribute_names``, a list or None; ``attributes``, their number or None;
+        ``missing_attributes``, the number of missing values in the table;
         ``splits`` (number of rows by name), ``metadata``, ``failed`` (pairs of path
         and reason), ``schema_version``.
 

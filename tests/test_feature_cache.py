@@ -19,6 +19,7 @@ from rezsl_sk.feature_cache import (
     CacheError,
     FeatureCache,
     WriterLock,
+    inspect_cache,
     write_cache,
 )
 
@@ -57,7 +58,9 @@ def test_round_trip(tmp_path, data):
     table = data.draw(
         hnp.arrays(np.float64, (len(classes), 3), elements=st.floats(-1e9, 1e9))
     )
-    attribute_names = data.draw(st.lists(names, min_size=3, max_size=3))
+    attribute_names = data.draw(
+        st.lists(names.filter(str.strip), min_size=3, max_size=3, unique=True)
+    )
     paths = data.draw(st.lists(names, min_size=n, max_size=n))
     rows = st.lists(st.integers(0, n - 1), max_size=4)
     splits = data.draw(
@@ -546,3 +549,38 @@ def test_sources_of_rows(path):
         )
     FeatureCache.from_arrays(path, block, overwrite=True).close()
     assert FeatureCache(path).sources is None
+
+
+def test_missing_values_of_a_table_are_stored_where_allowed(tmp_path):
+    table = np.array([[1.0, np.nan], [np.nan, 2.0]])
+    arguments = (tmp_path / "x.h5", np.eye(2), ["a", "b"])
+    with pytest.raises(ValueError, match=r"'a' are not finite: nan in column 2.*allow"):
+        FeatureCache.from_arrays(*arguments, class_attributes=(["a", "b"], table))
+    options = {"class_attributes": (["a", "b"], table), "allow_missing": True}
+    with FeatureCache.from_arrays(*arguments, **options) as cache:
+        np.testing.assert_array_equal(cache.class_attributes, table)
+        cache.verify()
+    assert inspect_cache(tmp_path / "x.h5")["missing_attributes"] == 2
+    table[0, 1] = -np.inf
+    with pytest.raises(ValueError, match=r"not finite: -inf in column 2.*in\.$"):
+        FeatureCache.from_arrays(*arguments, **options, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["furry", "furry"], "Two attributes are named 'furry', in columns 1 and 2"),
+        (["furry", " "], "The attribute in column 2 has no name"),
+    ],
+)
+def test_attributes_need_a_name_each(tmp_path, names, match):
+    pandas = pytest.importorskip("pandas")
+    arguments = (tmp_path / "x.h5", np.eye(2), ["a", "b"])
+    table = (["a", "b"], np.eye(2))
+    with pytest.raises(ValueError, match=match):
+        FeatureCache.from_arrays(
+            *arguments, class_attributes=table, attribute_names=names
+        )
+    frame = pandas.DataFrame(table[1], index=table[0], columns=names)
+    with pytest.raises(ValueError, match=match):
+        FeatureCache.from_arrays(*arguments, class_attributes=frame)

@@ -180,3 +180,29 @@ def test_only_rank_0_speaks_of_the_list(capsys, monkeypatch, tmp_path):
         with pytest.raises(ZeroDivisionError):
             cli.main(command)
         assert ("A note." in capsys.readouterr().out) == said
+
+
+def test_missing_attributes_are_kept_over_a_rerun(extract, run, make_images, tmp_path):
+    root, table = make_images(3), tmp_path / "classes.csv"
+    table.write_text("class,furry,legs\nclass0,1,NA\nclass1,,2\nclass2,0,4\n")
+    code, _, err = extract(root, "--attributes", table)
+    assert code == 1
+    assert "line 3 ('class1'), column 2 ('furry'), the cell is empty" in err
+    for options in (["--attributes", table, "--allow-missing"], []):
+        code, _, err = extract(root, *options)
+        assert (code, err) == (0, "")
+        with FeatureCache(tmp_path / "out.h5") as cache:
+            np.testing.assert_array_equal(
+                cache.class_attributes, [[1, np.nan], [np.nan, 2], [0, 4]]
+            )
+    _, text, _ = run("inspect", tmp_path / "out.h5")
+    assert "attributes        2, 2 values missing\n  furry, legs\n" in text
+    assert run("verify", tmp_path / "out.h5")[0] == 0
+
+
+def test_names_in_messages_are_plain_text(run, make_images, extract, tmp_path):
+    root = make_images(3)
+    assert extract(root)[0] == 0
+    os.rename(root / "class0" / "000.png", root / "class0" / "other.png")
+    code, _, err = run("verify", tmp_path / "out.h5", "--against", root)
+    assert code == 1 and "'class0/000.png' of" in err and "np.str_" not in err
