@@ -125,8 +125,8 @@ def order_like(
     if by_name_alone:
         i, at = by_name_alone[0]
         ordered.notes.append(
-            f"{len(by_name_alone)} images were matched by their file name alone, such "
-            f"as {images.names[at]!r} for {wanted[i]!r}."
+            f"Images that were matched by their file name alone: {len(by_name_alone)}, "
+            f"such as {images.names[at]!r} for {wanted[i]!r}."
         )
     unused = len(images) - len(taken)
     if missing or unused:

@@ -472,7 +472,7 @@ def _describe(images):
     if not repeated:
         return
     pairs = [group[:2] for group in repeated]
-    text = f"{len(repeated)} images are there more than once"
+    text = f"Images that are there more than once: {len(repeated)}"
     if images.labels is not None:
         label = images.labels.__getitem__
         at_odds = [

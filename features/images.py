@@ -168,8 +168,8 @@ def _from_folder(root):
     loose = _images_among(sorted(loose), root, "", found, by_content)
     if by_content:
         found.notes.append(
-            f"{len(by_content)} files without the suffix of an image were taken for "
-            f"images by their first bytes, such as {by_content[0]!r}."
+            f"Files without the suffix of an image that were taken for images by their "
+            f"first bytes: {len(by_content)}, such as {by_content[0]!r}."
         )
     if inside and loose:
         raise ImageError(
@@ -228,8 +228,8 @@ def _take_classes(root, inside, found):
         )
     else:
         found.notes.append(
-            f"{len(deep)} images lie in folders below their class folder, such as "
-            f"{deep[0]!r}; they count for that class."
+            f"Images in folders below their class folder, which count for that class: "
+            f"{len(deep)}, such as {deep[0]!r}."
         )
 
 
@@ -399,7 +399,7 @@ def _from_table(path, root):
         blanks = sum(str(a) != b for a, b in zip(labels, found.labels, strict=True))
         if blanks:
             found.notes.append(
-                f"{blanks} labels have blanks around them, which were cut off."
+                f"Labels with blanks around them, which were cut off: {blanks}."
             )
     others = [
         name

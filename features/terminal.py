@@ -58,4 +58,9 @@ def say(text: str = "", file: TextIO | None = None) -> None:
     file = sys.stdout if file is None else file
     line = printable(text)
     encoding = getattr(file, "encoding", None) or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=file)
+    # Whoever reads a pipe or a log of a long run reads it now.
+    print(
+        line.encode(encoding, "backslashreplace").decode(encoding),
+        file=file,
+        flush=True,
+    )

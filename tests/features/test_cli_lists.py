@@ -60,7 +60,10 @@ def test_splits_are_kept(extract, make_images, tmp_path):
     code, text, _ = extract(tmp_path / "all", "--max-failed", 0.2)
     assert code == 0
     assert "train (6 images), val (3 images) were taken for splits" in text
-    assert "2 images are there more than once, 0 of them under several labels" in text
+    assert (
+        "Images that are there more than once: 2, 0 of them under several labels"
+        in text
+    )
     with FeatureCache(tmp_path / "out.h5") as cache:
         assert cache.classes.tolist() == ["class0", "class1", "class2"]
         assert cache.splits["train"].tolist() == list(range(6))
@@ -74,7 +77,7 @@ def test_one_image_under_two_labels(extract, make_images):
     code, text, _ = extract(root)
     assert code == 0
     assert (
-        "2 images are there more than once, 1 of them under several labels: "
+        "Images that are there more than once: 2, 1 of them under several labels: "
         "'class0/000.png' and 'class2/again.png'.\n" in text
     )
 

@@ -172,7 +172,7 @@ def test_blanks_make_no_second_class(tmp_path):
     images = find_images(table)
     assert images.labels == ["cat"] * 3
     assert images.notes == [
-        "2 labels have blanks around them, which were cut off.",
+        "Labels with blanks around them, which were cut off: 2.",
         "Columns that were not used: 'note'.",
     ]
 
@@ -267,8 +267,8 @@ def test_images_without_a_suffix_beside_class_folders(tmp_path):
     images = find_images(tmp_path)
     assert images.names == ["cat/n01440764_1"] and images.left_out == {}
     assert images.notes == [
-        "1 files without the suffix of an image were taken for images by their first "
-        "bytes, such as 'cat/n01440764_1'."
+        "Files without the suffix of an image that were taken for images by their "
+        "first bytes: 1, such as 'cat/n01440764_1'."
     ]
     for name in ("x.avif", "x.jfif", "x.jpe", "x.jp2"):
         (tmp_path / name).touch()
@@ -440,8 +440,8 @@ def test_renamed_folders_match_by_the_file_name_alone_and_say_so():
     ordered = order_like(listed("katze/c7.jpg"), ["/old/cat/c7.jpg"], "m")
     assert ordered.names == ["katze/c7.jpg"]
     assert ordered.notes == [
-        "1 images were matched by their file name alone, such as 'katze/c7.jpg' for "
-        "'/old/cat/c7.jpg'."
+        "Images that were matched by their file name alone: 1, such as 'katze/c7.jpg' "
+        "for '/old/cat/c7.jpg'."
     ]
 
 
