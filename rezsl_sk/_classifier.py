@@ -239,7 +239,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
             X, S = self.regressor_._check_X_S(X, prototypes[group], reset=True)
         self.regressor_.attribute_names_ = self._attribute_names
         # One number per label: two classes with equal attributes stay two.
-        return X, S, prototypes.astype(X.dtype)
+        return X, S, prototypes
 
     def _class_scorer(self, prototypes, names):
         score = self.regressor_._scorer(prototypes, names)

@@ -12,7 +12,14 @@ from sklearn.model_selection import KFold
 from sklearn.utils import gen_batches
 
 from ._blocks import blocks
-from ._scaling import BLOCK_ROWS, class_sums, unit_rows
+from ._scaling import (
+    BLOCK_ROWS,
+    class_sums,
+    column_mean_std,
+    power_of_two,
+    unit_rows,
+    varies,
+)
 
 N_DRAWS = 3  # of random hidden units
 MOST_RANDOM = 1024  # random hidden units of a draw, one for 4 rows at most
@@ -66,7 +73,7 @@ class FeatureSide:
         is `sample`: some rows in memory and their class numbers.
         """
         rng = np.random.default_rng(seed)
-        K = len(prototypes)
+        K, dtype = len(prototypes), X.dtype
         m = max(1, min(MOST_RANDOM, len(X) // 4))
         some, of_some = (X, group) if sample is None else sample
         # Means are as good from every n-th row (of rows sorted by class, too).
@@ -99,7 +106,7 @@ class FeatureSide:
                 sums[0],
             )
         del held_grams
-        self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes)
+        self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes, dtype)
         dual = self._kernel.dual(self.choice["class_penalty"])
         penalty = self.choice["feature_penalty"]
         self.coef = np.stack(
@@ -199,12 +206,14 @@ class FeatureSide:
             # those of the kept ones (k, h), brought to length 1.
             mixtures = {}
             for unit in ("given", "range"):
-                kernel = ClassKernel(unit).fit(prototypes[kept])
+                kernel = ClassKernel(unit).fit(prototypes[kept], self.units.mean.dtype)
                 between = kernel(prototypes[held]).T
                 for class_penalty in CLASS_PENALTIES:
                     A = kernel.dual(class_penalty) @ between
                     for feature_penalty, WW in inner.items():
-                        length = np.sqrt(((WW @ A) * A).sum(axis=0))
+                        # Rounding may leave a length of 0 slightly negative.
+                        square = ((WW @ A) * A).sum(axis=0)
+                        length = np.sqrt(np.maximum(square, 0))
                         candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
             for part in parts:
@@ -330,14 +339,18 @@ class ClassKernel:
     def __init__(self, unit):
         self.unit = unit
 
-    def fit(self, prototypes):
-        """Learn scales from the seen classes (K, a)."""
+    def fit(self, prototypes, precision=None):
+        """Learn scales from the seen classes (K, a), `precision` as for `varies`."""
         P = prototypes.astype(np.float64)
-        self.mean, spread = P.mean(axis=0), P.std(axis=0)
+        self.mean, spread = column_mean_std(P)
         # An attribute that varies in unseen classes only has no scale.
-        self.inverse_std = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
-        scale = np.ptp(P, axis=0) if self.unit == "range" else np.ones(P.shape[1])
-        self.inverse_scale = np.where(spread > 0, 1 / np.where(spread > 0, scale, 1), 0)
+        vary = varies(prototypes, precision)
+        self.inverse_std = np.where(vary, 1 / np.where(vary, spread, 1), 0)
+        if self.unit == "range":
+            scale = np.ptp(P, axis=0)
+        else:  # a power of two, for values whose squares over- or underflow
+            scale = np.full(P.shape[1], power_of_two(np.abs(P - self.mean).max()))
+        self.inverse_scale = np.where(vary, 1 / np.where(vary, scale, 1), 0)
         self.linear = (P - self.mean) * self.inverse_scale
         self.standard = (P - self.mean) * self.inverse_std
         size = np.square(self.linear).sum(axis=1).mean()

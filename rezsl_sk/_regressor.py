@@ -702,18 +702,10 @@ class ReZSLRegressor(
             S = S.toarray()
         _check_numbers(S)
         X = self._in_working_dtype(X, reset)
-        dtype = X.dtype
         if reset:
             self._y_ndim = S.ndim
             self.attribute_names_ = names
-        with np.errstate(over="ignore"):
-            S = S.astype(dtype).reshape(len(S), -1)
-        if not np.isfinite(S).all():
-            raise ValueError(
-                f"S holds values beyond the range of {dtype}; rescale them, or give X "
-                "in float64."
-            )
-        return X, S
+        return X, _in_own_precision(S, X.dtype)
 
     def _check_X(self, X, reset=False):
         check_source(self, X)
@@ -739,12 +731,7 @@ class ReZSLRegressor(
         check_consistent_length(X, y)
         table, group = None, np.empty(len(X), dtype=np.int32)
         for rows, S in blocks(y, PREDICT_ROWS):
-            with np.errstate(over="ignore"):
-                S = S.astype(X.dtype).reshape(len(S), -1)
-            if not np.isfinite(S).all():
-                raise ValueError(
-                    f"S holds values beyond the range of {X.dtype}; rescale them."
-                )
+            S = _in_own_precision(S, X.dtype)
             known = S[:0] if table is None else table
             table, number = _append_new(
                 *distinct_rows(np.concatenate([known, S])), len(known)
@@ -846,12 +833,15 @@ class ReZSLRegressor(
             self._features.offset,
             self._features.scale,
         )
-        self._space = AttributeSpace(self.attribute_scaling).fit(prototypes)
+        self._space = AttributeSpace(self.attribute_scaling)
+        self._space.fit(prototypes, features.offset.dtype)
+        self._space.check_size(prototypes)
         self.constant_attributes_ = self._space.constant
         self.attribute_offset_ = self._space.offset
         self.attribute_scale_ = self._space.scale
         self._l2 = self.attribute_scaling == "l2"
-        varying = prototypes[:, self._space.varying].astype(np.float64)
+        keep = self._space.varying
+        varying = prototypes[:, keep].astype(np.float64) / self._space.scale[keep]
         self._mean_length = float(np.linalg.norm(varying, axis=1).mean())
 
     def _new_scaling(self):
@@ -1318,6 +1308,25 @@ def _check_numbers(S):
             f"S must hold numbers, the attributes of each sample's class, got "
             f"dtype {S.dtype}. To fit class labels use ZeroShotClassifier."
         )
+
+
+def _in_own_precision(S, dtype):
+    """S as rows (n, a) of float32 or float64, within the range of X's dtype.
+
+    In the precision it has, whatever that of X: what is cast before it is centred
+    loses the differences of large values.
+    """
+    narrow = S.dtype.kind == "f" and S.dtype.itemsize < 8
+    with np.errstate(over="ignore"):
+        S = S.astype(np.float32 if narrow else np.float64, copy=False)
+        S = S.reshape(len(S), -1)
+        finite = np.isfinite(S.astype(dtype, copy=False)).all()
+    if not finite:
+        raise ValueError(
+            f"S holds values beyond the range of {dtype}; rescale them, or give X "
+            "in float64."
+        )
+    return S
 
 
 def _some(rows, n, rng):

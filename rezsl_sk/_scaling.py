@@ -12,12 +12,77 @@ from ._blocks import Rows
 
 CACHED_ROWS = 256  # several passes over so few rows read memory once
 BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
+ROUNDING = 10  # spacings of floating-point numbers: what differs by less is equal
+
+
+def varies(rows, precision=None):
+    """Which columns of rows (n, a) vary by more than rounding: bool, shape (a,).
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, a)
+
+    precision : dtype or None
+        In which the values were computed, where that is coarser than the dtype of
+        `rows`. A column varies if its range exceeds ``ROUNDING`` units of that
+        precision, relative to its largest absolute value.
+    """
+    eps = max(spacing(rows.dtype), spacing(precision or rows.dtype))
+    wide = rows.astype(np.float64)
+    # Halves: the range of numbers near the largest float must not overflow.
+    spread = wide.max(axis=0) / 2 - wide.min(axis=0) / 2
+    return spread > ROUNDING * eps / 2 * np.abs(wide).max(axis=0)
+
+
+def spacing(dtype):
+    """Relative spacing of numbers of a dtype: that of float64 for wider ones and
+    integers, that of float32 for narrower ones."""
+    dtype = np.dtype(dtype)
+    narrow = dtype.kind == "f" and dtype.itemsize < 8
+    return float(np.finfo(np.float32 if narrow else np.float64).eps)
+
+
+def power_of_two(size):
+    """The power of two at or below each size, 1 for 0: to divide by it is exact."""
+    exponent = np.frexp(np.where(np.isfinite(size) & (size > 0), size, 1))[1]
+    return np.ldexp(1.0, np.clip(exponent - 1, -1000, 1000))
+
+
+def column_mean_std(rows):
+    """Mean and standard deviation (a,) of float64 rows (n, a) of any size."""
+    unit = power_of_two(np.abs(rows).max(axis=0))
+    rows = rows / unit  # squares must neither over- nor underflow
+    return rows.mean(axis=0) * unit, rows.std(axis=0) * unit
 
 
 def unit_rows(rows):
-    """Rows divided by their length; rows of zeros stay."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    """Rows divided by their length, which may be of any size; rows of zeros stay."""
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+    size, length = size_and_length(rows, length)
+    if (size != 1).any():
+        rows = rows / size
     return rows / np.where(length > 0, length, 1)
+
+
+def size_and_length(rows, length):
+    """Two divisors (n, 1) each that bring rows (n, d) to length 1, one after the other.
+
+    `length` (n, 1) is the root of the sum of squares. The first divisor is 1, unless
+    squares of a row over- or underflow: then it is the row's largest absolute value,
+    and the second the length of what is left. That of a row of zeros is 0.
+    """
+    size = np.ones_like(length)
+    info = np.finfo(length.dtype)
+    safe = (length > np.sqrt(info.tiny) / info.eps) & np.isfinite(length)
+    extreme = np.flatnonzero(~safe)
+    if len(extreme):
+        largest = np.abs(rows[extreme]).max(axis=1, keepdims=True)
+        size[extreme] = np.where(largest > 0, largest, 1)
+        length[extreme] = np.linalg.norm(
+            rows[extreme] / size[extreme], axis=1, keepdims=True
+        )
+    return size, length
 
 
 def class_sums(X, group, n_classes):
@@ -56,13 +121,19 @@ class FeatureScaling:
                     total += X[rows].sum(axis=0, dtype=np.float64)
             offset = total / len(X)
         if self.how == "standard":
-            square = np.zeros(d)
-            for rows in gen_batches(len(X), CACHED_ROWS):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    square += np.square(X[rows] - offset).sum(axis=0)
-            scale = np.sqrt(square / len(X))
+            scale = np.sqrt(_mean_square(X, offset))
+            info = np.finfo(np.float64)
+            safe = (scale > np.sqrt(info.tiny) / info.eps) & np.isfinite(scale)
+            extreme = np.flatnonzero(~safe & np.isfinite(offset))
+            if len(extreme):
+                # Squares must neither over- nor underflow.
+                largest = np.abs(X[:, extreme] - offset[extreme]).max(axis=0)
+                unit = power_of_two(largest)
+                scale[extreme] = unit * np.sqrt(
+                    _mean_square(X[:, extreme] / unit, offset[extreme] / unit)
+                )
             # Differences at the level of rounding are no differences.
-            noise = 10 * np.finfo(X.dtype).eps * np.abs(offset)
+            noise = ROUNDING * np.finfo(X.dtype).eps * np.abs(offset)
             scale[scale <= noise] = 1
         return self._set(offset, scale, X.dtype)
 
@@ -70,6 +141,7 @@ class FeatureScaling:
         """Learn the statistics of blocks (m, d) that are in memory one by one."""
         n, total, square = 0, np.zeros(d), np.zeros(d)
         near = None  # a point not far from the mean: squares around it stay small
+        unit = 1.0  # for values whose squares over- or underflow
         for X in blocks:
             if not len(X):  # rows of held-out classes alone
                 continue
@@ -79,14 +151,17 @@ class FeatureScaling:
             with np.errstate(over="ignore", invalid="ignore"):
                 total += X.sum(axis=0, dtype=np.float64)
                 if self.how == "standard":
-                    near = total / n if near is None else near
-                    square += np.square(X - near).sum(axis=0)
+                    if near is None:
+                        near = total / n
+                        unit = power_of_two(np.abs(X).max(axis=0))
+                    square += np.square((X - near) / unit).sum(axis=0)
         offset, scale = np.zeros(d), np.ones(d)
         if self.how is not None:
             offset = total / n
         if self.how == "standard":
-            scale = np.sqrt(np.maximum(square / n - np.square(offset - near), 0))
-            noise = 10 * np.finfo(dtype).eps * np.abs(offset)
+            shift = np.square((offset - near) / unit)
+            scale = np.sqrt(np.maximum(square / n - shift, 0)) * unit
+            noise = ROUNDING * np.finfo(dtype).eps * np.abs(offset)
             scale[scale <= noise] = 1
         return self._set(offset, scale, dtype)
 
@@ -121,13 +196,19 @@ class FeatureScaling:
             X /= self.scale
         else:
             length = np.sqrt(np.einsum("ij,ij->i", X, X))[:, np.newaxis]
-            extreme = ((length == 0) | ~np.isfinite(length))[:, 0]
-            if extreme.any():
-                # Squares must neither over- nor underflow.
-                size = np.abs(X[extreme]).max(axis=1, keepdims=True)
-                X[extreme] /= np.where(size > 0, size, 1)
-                length[extreme] = np.linalg.norm(X[extreme], axis=1, keepdims=True)
+            size, length = size_and_length(X, length)
+            extreme = np.flatnonzero(size != 1)
+            X[extreme] /= size[extreme]
             X *= np.sqrt(X.shape[1]).astype(X.dtype) / np.where(length > 0, length, 1)
+
+
+def _mean_square(X, offset):
+    """Mean square (d,) of X (n, d) around the offset, without a copy of X."""
+    square = np.zeros(X.shape[1])
+    for rows in gen_batches(len(X), CACHED_ROWS):
+        with np.errstate(over="ignore", invalid="ignore"):
+            square += np.square(X[rows] - offset).sum(axis=0)
+    return square / len(X)
 
 
 class AttributeSpace:
@@ -143,7 +224,7 @@ class AttributeSpace:
     Attributes
     ----------
     offset, scale : ndarrays of shape (a,)
-        The space is (S - offset) / scale.
+        The space is (S - offset) / scale. In double precision.
 
     varying, constant : ndarrays of int
         Attributes that differ over the prototypes, and those that do not: they
@@ -153,41 +234,59 @@ class AttributeSpace:
     def __init__(self, how):
         self.how = how
 
-    def fit(self, prototypes):
-        """Learn the statistics of the seen prototypes (K, a)."""
+    def fit(self, prototypes, dtype=None):
+        """Learn the statistics of the seen prototypes (K, a).
+
+        `dtype` is the precision of the space; None: that of the prototypes.
+        """
+        self.dtype = np.dtype(dtype or prototypes.dtype)
         wide = prototypes.astype(np.float64)
-        spread = np.ptp(wide, axis=0)
-        # Differences at the level of rounding are no differences.
-        noise = 10 * np.finfo(prototypes.dtype).eps * np.abs(wide).max(axis=0)
-        self.constant = np.flatnonzero(spread <= noise)
-        self.varying = np.flatnonzero(spread > noise)
+        vary = varies(prototypes, self.dtype)
+        self.varying, self.constant = np.flatnonzero(vary), np.flatnonzero(~vary)
+        mean, std = column_mean_std(wide)
         offset, scale = np.zeros(wide.shape[1]), np.ones(wide.shape[1])
         if self.how in ("standard", "center"):
-            offset = wide.mean(axis=0)
+            offset = mean
         if self.how == "standard":
-            with np.errstate(over="ignore", invalid="ignore"):
-                scale[self.varying] = wide[:, self.varying].std(axis=0)
-            if not np.isfinite(scale).all():
-                raise ValueError(
-                    f"S holds values up to {np.abs(wide).max():.3g}, too large to be "
-                    "squared; rescale the attributes."
-                )
-        offset[self.constant] = wide[0, self.constant]
-        self.offset = offset.astype(prototypes.dtype)
-        self.scale = scale.astype(prototypes.dtype)
+            scale[vary] = std[vary]
+        elif self.how == "l2" and vary.any():
+            # Lengths do not matter, but must be within the range of the dtype.
+            largest = np.abs(wide[:, vary]).max()
+            if not 1e-12 < largest < 1e12:
+                scale[vary] = power_of_two(largest)
+        offset[~vary] = wide[0, ~vary]
+        self.offset, self.scale = offset, scale
         return self
+
+    def check_size(self, prototypes):
+        """Refuse prototypes (K, a) whose squares over- or underflow in this space."""
+        space = np.abs(self.transform(prototypes))
+        if not space.size:
+            return
+        info = np.finfo(self.dtype)
+        low = np.sqrt(info.tiny) / info.eps
+        high = np.sqrt(info.max / (16 * space.shape[1]))
+        if not low < space.max() < high:
+            raise ValueError(
+                f"S holds values up to {np.abs(prototypes).max():.3g}, too "
+                f"{'small' if space.max() <= low else 'large'} to be squared in "
+                f"{self.dtype}; rescale the attributes, or set "
+                "attribute_scaling='standard'."
+            )
 
     def transform(self, S):
         """Attributes (k, a) in raw units as rows of the space (k, a')."""
         keep = self.varying
-        space = (S[:, keep] - self.offset[keep]) / self.scale[keep]
-        return space.astype(self.offset.dtype, copy=False)
+        S = np.asarray(S)[:, keep].astype(np.float64, copy=False)
+        # Centred before it is cast: differences of large values must not be lost.
+        with np.errstate(over="ignore"):
+            return ((S - self.offset[keep]) / self.scale[keep]).astype(self.dtype)
 
     def inverse_transform(self, space):
         """The inverse of `transform`, constant attributes filled in."""
         S = np.tile(self.offset, (len(space), 1))
         S[:, self.varying] += space * self.scale[self.varying]
-        return S
+        return S.astype(self.dtype)
 
     def check_directions(self, space, names=None):
         """Refuse rows of zeros (k, a'): no cosine leads to them."""

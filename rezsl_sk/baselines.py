@@ -102,6 +102,8 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
                 "no class can be told from another: every attribute has one value "
                 "over all classes of y. Describe them by attributes that differ."
             )
+        if "attribute_scaling" in self._parameter_constraints:
+            self._space.check_size(prototypes)
         self._learn(self._features.transform(X), group, self._scaled(prototypes))
 
     def _scaled(self, prototypes):
@@ -471,7 +473,9 @@ class DAP(_Baseline):
         self.feature_scaling = feature_scaling
 
     def _learn(self, X, group, P):
-        self._threshold = P.mean(axis=0)
+        # Rounding must not put the mean at or beyond the lowest or highest value.
+        below_highest = np.nextafter(P.max(axis=0), -np.inf)
+        self._threshold = np.clip(P.mean(axis=0), P.min(axis=0), below_highest)
         Z = self._binary(P)
         self.prior_ = Z.mean(axis=0)
         # Attributes that agree on all seen classes ask the same question.

@@ -250,9 +250,7 @@ def test_error_matrix_is_the_training_error(X_S):
         reg._space.transform(S), reg._space.transform(reg.predict(X))
     )
     np.testing.assert_allclose(reg.error_matrix_, report.error, rtol=1e-3)
-    np.testing.assert_array_equal(
-        reg.prototypes_, np.unique(S.astype(np.float32), axis=0)
-    )
+    np.testing.assert_array_equal(reg.prototypes_, np.unique(S, axis=0))
 
 
 def test_decodes_by_cosine_in_the_space_of_training(data, X_S):
@@ -353,7 +351,7 @@ def test_early_stopping_holds_out_classes_and_keeps_the_best(X_S):
     np.testing.assert_allclose(
         reg.attribute_offset_, trained.mean(axis=0), rtol=1e-4, atol=1e-6
     )
-    rows = (S.astype(np.float32)[:, None] == held_out).all(axis=2)
+    rows = (S[:, None] == held_out).all(axis=2)
     score = mean_per_class_accuracy(
         rows.argmax(axis=1)[rows.any(axis=1)],
         reg.predict(X[rows.any(axis=1)], prototypes=held_out),
@@ -696,16 +694,44 @@ def test_the_size_of_features_does_not_matter(X_S, size):
     assert quick().fit(X * size, S).loss_ == pytest.approx(expected, rel=1e-6)
 
 
-def test_features_too_large_to_be_squared_are_a_sentence(X_S):
+def test_features_too_large_to_be_added_up_are_a_sentence(X_S):
     X, S = X_S[0].astype(np.float64), X_S[1]
     with pytest.raises(ValueError, match="rescale the features"):
-        quick(feature_scaling="standard").fit(X * 1e200, S)
+        quick(feature_scaling="standard").fit(np.abs(X) * 1e307, S)
 
 
-def test_attributes_too_large_to_be_squared_are_a_sentence(X_S):
+@pytest.mark.parametrize("how", ["center", None])
+@pytest.mark.parametrize(("size", "word"), [(1e200, "large"), (1e-200, "small")])
+def test_attributes_that_cannot_be_squared_are_a_sentence(X_S, how, size, word):
     X, S = X_S[0].astype(np.float64), X_S[1].astype(np.float64)
-    with pytest.raises(ValueError, match="too large to be squared"):
-        quick().fit(X, S * 1e200)
+    with pytest.raises(ValueError, match=f"too {word} to be squared in float64"):
+        quick(attribute_scaling=how).fit(X, S * size)
+
+
+@pytest.mark.parametrize("how", ["standard", "l2"])
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_the_size_of_attributes_does_not_matter(X_S, how, size):
+    X, S = X_S[0].astype(np.float64), X_S[1].astype(np.float64)
+    reg, same = (quick(attribute_scaling=how) for _ in range(2))
+    reg.fit(X, S), same.fit(X, S * size)
+    assert same.loss_ == pytest.approx(reg.loss_, rel=1e-6)
+    np.testing.assert_allclose(same.predict(X) / size, reg.predict(X), rtol=1e-6)
+    np.testing.assert_array_equal(
+        same.predict(X, prototypes=same.prototypes_),
+        reg.predict(X, prototypes=reg.prototypes_),
+    )
+
+
+def test_a_table_is_centred_before_it_is_cast(X_S):
+    """In float32 the differences of 2000 + 0.01 i would lose two of their digits."""
+    X, S = X_S
+    far = 2000 + 0.01 * S
+    reg = quick().fit(X, far)
+    near = quick().fit(X, S)
+    np.testing.assert_allclose(
+        reg._space.transform(far), near._space.transform(S), atol=1e-5
+    )
+    np.testing.assert_allclose(reg.loss_curve_, near.loss_curve_, rtol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES)
