@@ -265,17 +265,29 @@ def test_more_than_attributes_can_carry(data):
     assert accuracy[0.67] > accuracy[0.0] + 0.02
 
 
-def test_one_class_may_hold_nearly_all_rows():
+def test_one_class_may_hold_nearly_all_rows(monkeypatch):
     """No difference of nearly equal sums: in float32 nothing would be left of it."""
     rng = np.random.default_rng(0)
     group = np.r_[np.zeros(60000, dtype=int), 1:6]
     P = rng.random((6, 8))
     X = P[group] @ rng.normal(size=(8, 16)) + 0.3 * rng.normal(size=(len(group), 16))
-    choices = [
-        FeatureSide().fit(X.astype(dtype), group, P, seed=0).choice
-        for dtype in (np.float32, np.float64)
-    ]
+    asked, ridge = [], module._ridge
+
+    def recorded(gram, n, sums, penalty):
+        asked[-1].append(np.triu(gram) / int(n))
+        return ridge(gram, n, sums, penalty)
+
+    monkeypatch.setattr(module, "_ridge", recorded)
+    monkeypatch.setattr(module, "MOST_RANDOM", 64)
+    choices = []
+    for dtype in (np.float32, np.float64):
+        asked.append([])
+        choices.append(FeatureSide().fit(X.astype(dtype), group, P, seed=0).choice)
     assert choices[0] == choices[1]
+    # One fold holds out the large class and keeps the other five rows.
+    for single, double in zip(*asked, strict=True):
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single, double, atol=1e-4 * np.abs(double).max())
 
 
 def test_rows_of_more_than_one_block_have_the_same_side(training, monkeypatch):

@@ -74,7 +74,7 @@ FAILING = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def grid_search(X_S):
-    cv, scorer = ClassKFold(3), zero_shot_scorer
+    cv, scorer = ClassKFold(2), zero_shot_scorer
     search = GridSearchCV(quick(), GRID, cv=cv, scoring=scorer, return_train_score=True)
     return search.fit(*X_S)
 
@@ -83,7 +83,7 @@ def grid_search(X_S):
 def test_a_grid_has_the_results_of_grid_search(X_S, grid_search, together, monkeypatch):
     if together == "few":
         monkeypatch.setattr(search_module, "CPU_BYTES", 1)
-    ours = ReZSLSearchCV(quick(), GRID, cv=3, return_train_score=True).fit(*X_S)
+    ours = ReZSLSearchCV(quick(), GRID, cv=2, return_train_score=True).fit(*X_S)
     same_results(ours.cv_results_, grid_search.cv_results_)
     assert ours.best_params_ == grid_search.best_params_
     assert ours.best_score_ == pytest.approx(grid_search.best_score_)
