@@ -16,6 +16,7 @@ from ._blocks import Rows
 from ._company import refuse_other_labels
 from ._regressor import ReZSLRegressor, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
+from .decoding import relative_scores
 
 if TYPE_CHECKING:
     import pandas
@@ -255,7 +256,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     def _of_logits(self, X, function):
         X = self._check_X(X)
         refuse_other_labels(self)
-        columns, score = self._calibrated_scorer()
+        columns, score = self._calibrated_scorer(relative_scores)
         scale = self.regressor_._scale
         return self._in_blocks(X, columns, lambda X: function(score(X) * scale, axis=1))
 

@@ -62,7 +62,13 @@ from ._training import (
     state_to_torch,
     usual_torch,
 )
-from .decoding import equal_columns, prototype_scorer, prototype_scores, score_rows
+from .decoding import (
+    equal_columns,
+    highest,
+    prototype_scorer,
+    prototype_scores,
+    score_rows,
+)
 from .tables import ClassTable, column_names, distinct_rows
 
 if TYPE_CHECKING:
@@ -685,12 +691,12 @@ class ReZSLRegressor(
                 )
             S_hat = self._from_space(self._outputs(self._check_X(X)))
             return S_hat[:, 0] if self._y_ndim == 1 else S_hat
-        names, columns, score = self._ranking(prototypes, classes)
+        names, columns, rank = self._ranking(prototypes, classes)
         X = self._check_X(X)
         best = np.empty(len(X), dtype=np.intp)
         n_rows = min(self._rows_at_once, score_rows(len(columns)))
         for rows, block in blocks(X, n_rows):
-            best[rows] = score(block).argmax(axis=1)
+            best[rows] = rank(block, 1)[0][:, 0]
         return best if names is None else names[best]
 
     # ---- the checked way in -------------------------------------------------
@@ -1229,10 +1235,15 @@ class ReZSLRegressor(
         return check_array(output, input_name="predictions")
 
     def _ranking(self, prototypes, classes):
-        """Names of the candidates (None: row numbers), which are scored, the scorer."""
+        """Names of the candidates (None: row numbers), which are scored, the ranker.
+
+        The last is a function from checked rows (m, d) and k to what
+        :func:`~rezsl_sk.decoding.highest` says.
+        """
         table = self._read_prototypes(prototypes, len(self.attribute_offset_), classes)
         names = None if table.numbered else table.names
-        return names, np.arange(len(table)), self._scorer(table.attributes, names)
+        score = self._scorer(table.attributes, names)
+        return names, np.arange(len(table)), lambda X, k: highest(score(X), k)
 
     def _read_prototypes(self, prototypes, n_attributes, classes=None):
         table = ClassTable.of(prototypes, names=classes, what="prototypes")

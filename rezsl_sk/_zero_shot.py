@@ -27,7 +27,12 @@ from ._blocks import Rows, blocks, check_source, open_rows
 from ._company import refuse_numbered_labels, refuse_other_labels
 from ._interrupts import nested_fits
 from ._repr import TableReprMixin
-from .decoding import SCORE_ROWS, score_rows, stack_calibrated
+from .decoding import (
+    SCORE_ROWS,
+    highest_calibrated,
+    score_rows,
+    stack_calibrated,
+)
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
 from .tables import ClassTable, check_names, distinct_rows
@@ -415,7 +420,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             return X
         return validate_data(self, X, reset=False, allow_nd=self._regions)
 
-    def _calibrated_scorer(self):
+    def _calibrated_scorer(self, calibrate=stack_calibrated):
         """What `_in_blocks` wants to score the candidates, the penalty taken off.
 
         Returns
@@ -424,21 +429,27 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             Of which classes in `classes_` the scores are; of equals the first wins.
 
         score : callable from checked rows (m, d) to scores (m, k)
+            By a function of :mod:`rezsl_sk.decoding`, whose further arguments it takes.
         """
         columns = self._preference()
         names = self.classes_[columns]
         score = self._class_scorer(self._attributes_of(names), names)
         seen = np.isin(names, self.seen_classes_)
-        return columns, lambda X: stack_calibrated(score(X), seen, self.seen_penalty_)
+        penalty = self.seen_penalty_
+        return columns, lambda X, *more: calibrate(score(X), seen, penalty, *more)
 
     def _ranking(self, prototypes, classes):
-        """Names of the candidates, which of them are scored in turn, the scorer."""
+        """Names of the candidates, which of them are scored in turn, the ranker.
+
+        The last is a function from checked rows (m, d) and k to what
+        :func:`~rezsl_sk.decoding.highest` says.
+        """
         if prototypes is not None or classes is not None:
             raise ValueError(
                 "prototypes and classes belong to a ReZSLRegressor; a classifier "
                 "chooses among its candidates_ (more of them: with_classes)."
             )
-        return self.classes_, *self._calibrated_scorer()
+        return self.classes_, *self._calibrated_scorer(highest_calibrated)
 
     def _in_blocks(self, X, columns, score):
         """Scores (n, k) of checked X, put into `columns`.

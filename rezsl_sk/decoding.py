@@ -159,7 +159,8 @@ def top_k(
     Returns
     -------
     nearest : ndarray of shape (n, k)
-        Best first; of equal scores the first in the order of `prototypes`.
+        Best first; of equal scores the first in the order of `prototypes`, but with
+        `seen` an unseen class before a seen one.
 
     scores : ndarray of shape (n, k)
         Their scores, the penalty taken off.
@@ -193,9 +194,11 @@ def top_k(
     rows = max(1, BLOCK_ENTRIES // len(prototypes))
     for block in gen_batches(len(predictions), rows):
         scores = score(predictions[block])
-        if seen is not None:
-            scores = stack_calibrated(scores, seen, penalty)
-        nearest[block], best[block] = highest(scores, k)
+        if seen is None:
+            found = highest(scores, k)
+        else:
+            found = highest_calibrated(scores, seen, penalty, k)
+        nearest[block], best[block] = found
     return nearest if classes is None else classes[nearest], best
 
 
@@ -219,7 +222,8 @@ def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.n
     Returns
     -------
     scores : ndarray of shape (n, k)
-        A copy.
+        A copy. Where rounding, of a large penalty above all, would hide which class
+        is the best of a row, its score is the next larger number than the others'.
 
     Raises
     ------
@@ -238,21 +242,115 @@ def stack_calibrated(scores: ArrayLike, seen: ArrayLike, penalty: float) -> np.n
     >>> stack_calibrated([[0.75, 0.5]], [True, False], 0.5)
     array([[0.25, 0.5 ]])
     """
-    scores = np.array(scores, dtype=np.result_type(np.asarray(scores), np.float32))
-    seen = np.asarray(seen)
+    scores, seen = _checked_scores(scores, seen, penalty)
+    stacked = _less_penalty(scores, seen, penalty)
+    if penalty == 0 or not stacked.size:
+        return stacked
+    found = stacked.argmax(axis=1)
+    top = stacked[np.arange(len(scores)), found]
+    # Rounding of scores and penalty moves an entry by less than half of this.
+    off = abs(_in_range(penalty, stacked.dtype))
+    moved = 2 * np.finfo(stacked.dtype).eps * (np.abs(top) + off)
+    near = stacked >= (top - moved.astype(stacked.dtype))[:, np.newaxis]
+    rows = np.flatnonzero(np.count_nonzero(near, axis=1) > 1)
+    if not len(rows):
+        return stacked
+    # The difference within a side, and that of the sides against the penalty, do not
+    # lose the digits that a large penalty takes off scores.
+    best = highest_calibrated(scores[rows], seen, penalty, 1)[0][:, 0]
+    found, top = found[rows], top[rows]
+    with np.errstate(invalid="ignore", over="ignore"):
+        ahead = np.subtract(scores[rows, best], scores[rows, found], dtype=np.float64)
+        ahead = ahead > penalty * (seen[best].astype(float) - seen[found])
+    ahead &= best != found
+    stacked[rows[ahead], best[ahead]] = np.nextafter(
+        top[ahead], np.inf, dtype=stacked.dtype
+    )
+    return stacked
+
+
+def relative_scores(scores, seen, penalty):
+    """Scores (m, k) less the penalty of the seen, and less the best of each row.
+
+    Of what is left within a side nothing is lost to a large penalty.
+    """
+    scores, seen = _checked_scores(scores, seen, penalty)
+    best = highest_calibrated(scores, seen, penalty, 1)[0]
+    scores = scores - np.take_along_axis(scores, best, axis=1)
+    off = _in_range(penalty, scores.dtype) * (seen.astype(scores.dtype) - seen[best])
+    return np.subtract(scores, off, out=scores, casting="same_kind")
+
+
+def highest_calibrated(scores, seen, penalty, k):
+    """:func:`highest` of calibrated scores, an unseen class first where they are equal.
+
+    The best of the seen classes and of the unseen are compared, in double precision:
+    a large penalty would round away what tells the scores of a side apart.
+    """
+    scores, seen = _checked_scores(scores, seen, penalty)
+    if seen.all() or not seen.any():
+        columns, values = highest(scores.copy(), k)
+        return columns, _less_penalty(values, seen[columns], penalty)
+    sides = []
+    for mask in (seen, ~seen):
+        side = scores.compress(mask, axis=1)
+        column, value = highest(side, min(k, side.shape[1]))
+        # A last one that is never taken, for who asks on.
+        value = np.pad(value, [(0, 0), (0, 1)], constant_values=-np.inf)
+        column = np.pad(np.flatnonzero(mask)[column], [(0, 0), (0, 1)])
+        sides.append((column, value, mask.sum()))
+    (column_s, value_s, n_seen), (column_u, value_u, n_unseen) = sides
+    columns = np.empty((len(scores), k), dtype=np.intp)
+    rows, nth_s, nth_u = np.arange(len(scores)), *np.zeros((2, len(scores)), np.intp)
+    for place in range(k):
+        with np.errstate(invalid="ignore", over="ignore"):
+            margin = np.subtract(
+                value_s[rows, nth_s], value_u[rows, nth_u], dtype=np.float64
+            )
+        of_seen = (nth_s < n_seen) & ((nth_u >= n_unseen) | (margin > penalty))
+        columns[:, place] = np.where(
+            of_seen, column_s[rows, nth_s], column_u[rows, nth_u]
+        )
+        nth_s += of_seen
+        nth_u += ~of_seen
+    values = np.take_along_axis(scores, columns, axis=1)
+    return columns, _less_penalty(values, seen[columns], penalty)
+
+
+def _checked_scores(scores, seen, penalty):
+    scores, seen = np.asarray(scores), np.asarray(seen)
     if seen.dtype != bool or scores.ndim != 2 or seen.shape != scores.shape[1:]:
         raise ValueError(
             "scores must have shape (n, k) and seen must be k booleans, got shapes "
             f"{scores.shape} and {seen.shape} ({seen.dtype})."
         )
-    if not isinstance(penalty, Real) or not np.isfinite(penalty):
+    if scores.dtype.kind not in "biuf":
+        raise ValueError(f"scores must be real numbers, got dtype {scores.dtype}.")
+    if (
+        isinstance(penalty, bool | np.bool_)
+        or not isinstance(penalty, Real)
+        or not np.isfinite(penalty)
+    ):
         raise ValueError(
             f"penalty must be a finite number, got {penalty!r}; to leave seen classes "
             "out, leave out their prototypes."
         )
-    # As a row: to pick columns takes several times as long, and x - 0 is x.
-    row = np.where(seen, penalty, 0).astype(np.result_type(scores, penalty))
-    return np.subtract(scores, row, out=scores, casting="same_kind")
+    dtype = np.result_type(scores, np.float32)
+    return scores.astype(dtype, copy=False), seen
+
+
+def _less_penalty(scores, seen, penalty):
+    """A copy of the scores, the penalty taken off where `seen`, which is broadcast."""
+    # As an array: to pick entries takes several times as long, and x - 0 is x.
+    penalty = _in_range(penalty, scores.dtype)
+    off = np.where(seen, penalty, 0).astype(np.result_type(scores, penalty))
+    return np.subtract(scores, off, out=np.empty_like(scores), casting="same_kind")
+
+
+def _in_range(penalty, dtype):
+    """The penalty, or the half of the dtype's largest number, which is as final."""
+    limit = float(np.finfo(dtype).max) / 2
+    return penalty if abs(penalty) <= limit else math.copysign(limit, penalty)
 
 
 def score_rows(n_classes):

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._blocks import blocks, file_of
 from ._storage.contents import write_text
 from ._storage.hdf5 import WriterLock, new_hdf5
-from .decoding import SCORE_ROWS, check_k, highest, score_rows
+from .decoding import SCORE_ROWS, check_k, score_rows
 from .feature_cache import FeatureCache, LazyFeatures
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def predict_to_hdf5(
         width, dtype = len(estimator.attribute_offset_), estimator.coefs_[0].dtype
         n_bytes = len(X) * width * dtype.itemsize
     else:
-        names, of_column, score = estimator._ranking(prototypes, classes)
+        names, of_column, rank = estimator._ranking(prototypes, classes)
         n_classes = len(of_column)
         check_k(top_k, n_classes)
         X = estimator._check_X(X)
@@ -173,7 +173,7 @@ def predict_to_hdf5(
             values = None
             n_rows = min(estimator._rows_at_once, score_rows(n_classes))
             for rows, block in blocks(X, n_rows):
-                columns, best = highest(score(block), top_k)
+                columns, best = rank(block, top_k)
                 if values is None:
                     values = _table(file, "score", len(X), top_k, best.dtype)
                 index[rows], values[rows] = of_column[columns], best

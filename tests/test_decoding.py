@@ -1,20 +1,30 @@
 """Decoding against slow loops: cosine, euclidean, ties, blocks, calibrated stacking."""
 
 import math
+from fractions import Fraction
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import softmax
 
-from rezsl_sk import decoding
+from rezsl_sk import ReZSLRegressor, ZeroShotClassifier, decoding
+from rezsl_sk.baselines import ALE, ESZSL
+from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.decoding import (
+    highest_calibrated,
     nearest_prototype,
     prototype_scores,
+    relative_scores,
     stack_calibrated,
     top_k,
 )
+from rezsl_sk.metrics import gzsl_report
+from rezsl_sk.model_selection import gzsl_scorer
+from rezsl_sk.streaming import predict_to_hdf5
 
 
 def slow_score(p, q, metric):
@@ -319,7 +329,93 @@ def test_the_penalty_is_subtracted_as_from_columns(dtype, penalty):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("penalty", [np.inf, np.nan, None])
+def exact_order(scores, seen, penalty):
+    """Columns of each row from the best to the worst, in exact arithmetic."""
+    order = []
+    for row in scores.tolist():
+        exact = [
+            Fraction(value) - (Fraction(penalty) if of_seen else 0)
+            for value, of_seen in zip(row, seen, strict=True)
+        ]
+        order.append(sorted(range(len(row)), key=lambda j: (-exact[j], seen[j], j)))
+    return np.array(order)
+
+
+PENALTIES = [0.0, 0.1, -0.1, 1e7, -1e7, -1e12, 1e30, -1e30, 1e200, -1e308]
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("who", ["some", "all", "none", "one"])
+def test_no_penalty_hides_the_order_of_scores(dtype, penalty, who):
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(-1, 1, size=(200, 9)).astype(dtype)
+    scores[:20] = scores[:20].round(1)  # equals
+    seen = {
+        "some": np.arange(9) % 3 > 0,
+        "all": np.ones(9, dtype=bool),
+        "none": np.zeros(9, dtype=bool),
+        "one": np.arange(9) == 4,
+    }[who]
+    order, rows = exact_order(scores, seen, penalty), np.arange(200)
+    before = scores.copy()
+    for k in (1, 4, 9):
+        columns, values = highest_calibrated(scores, seen, penalty, k)
+        np.testing.assert_array_equal(columns, order[:, :k])
+        assert values.dtype == dtype
+        if abs(penalty) > float(np.finfo(dtype).max) / 2:  # which stands for it
+            continue
+        expected = scores - np.where(seen, penalty, 0).astype(dtype)
+        expected = expected[rows[:, None], columns]
+        np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6)
+    stacked = stack_calibrated(scores, seen, penalty)
+    assert np.isfinite(stacked).all()
+    # The best is among those that are highest, and alone there if it is alone the best.
+    best, found = order[:, 0], stacked.argmax(axis=1)
+    assert (stacked[rows, best] == stacked.max(axis=1)).all()
+    differ = best != found
+    off = np.where(seen, penalty, 0.0)
+    equal = np.array(
+        [
+            Fraction(float(scores[i, j])) - Fraction(float(off[j]))
+            == Fraction(float(scores[i, k])) - Fraction(float(off[k]))
+            for i, j, k in zip(rows, best, found, strict=True)
+        ]
+    )
+    assert (equal | ~differ).all()
+    np.testing.assert_array_equal(scores, before)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES[:-1])
+def test_relative_scores_keep_what_a_large_penalty_would_take(penalty):
+    rng = np.random.default_rng(0)
+    scores, seen = rng.uniform(-1, 1, size=(50, 6)), np.arange(6) < 4
+    relative = relative_scores(scores, seen, penalty)
+    best = exact_order(scores, seen, penalty)[:, 0]
+    for i in range(50):
+        for j in range(6):
+            expected = Fraction(scores[i, j]) - Fraction(scores[i, best[i]])
+            expected -= Fraction(penalty) * (int(seen[j]) - int(seen[best[i]]))
+            assert relative[i, j] == pytest.approx(float(expected), rel=1e-9, abs=1e-15)
+
+
+def test_top_k_with_a_large_penalty_ranks_by_scores(pair):
+    seen = np.arange(11) < 6
+    predictions = [array.astype(np.float32) for array in pair]
+    for penalty, first in [(-1e9, seen), (1e9, ~seen)]:
+        nearest, _ = top_k(*predictions, 11, seen=seen, penalty=penalty)
+        scores = prototype_scores(*predictions)
+        expected = np.lexsort([-scores, np.broadcast_to(~first, scores.shape)], axis=1)
+        np.testing.assert_array_equal(nearest, expected)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    for scores in ([[1j, 0j]], [["1", "2"]], np.array([["a", None]], dtype=object)):
+        with pytest.raises(ValueError, match="scores must be real numbers, got dtype"):
+            stack_calibrated(scores, [True, False], 0.5)
+
+
+@pytest.mark.parametrize("penalty", [np.inf, np.nan, None, "0.1", 1j, True])
 def test_a_penalty_is_finite(penalty):
     options = {"seen": [True, False], "penalty": penalty}
     with pytest.raises(ValueError, match="penalty must be a finite number"):
@@ -345,3 +441,59 @@ def test_of_equal_prototypes_the_first_is_named(n, a, metric):
         assert (first < k - 1).all()
         order, _ = top_k(predictions, prototypes, k, metric=metric)
         assert (order.argmin(1) < order.argmax(1)).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda table: ZeroShotClassifier(
+            ReZSLRegressor((), max_iter=2, random_state=0), table
+        ),
+        lambda table: ESZSL(table),
+        lambda table: ALE(table, max_iter=2, random_state=0),
+    ],
+    ids=["regressor", "eszsl", "ale"],
+)
+@pytest.mark.parametrize("penalty", [-1e7, 1e7, -1e30])
+def test_a_classifier_keeps_the_order_of_a_side(make, penalty, tmp_path):
+    data = make_zero_shot(random_state=0)
+    rows, some = data.trainval, slice(None, None, 20)
+    clf = make((data.class_names, data.attributes))
+    X = data.X.astype(np.float32)
+    clf.fit(X[rows], data.y[rows])
+    scores = clf.class_scores(X[some])
+    assert scores.dtype == np.float32
+    seen = np.isin(clf.classes_, clf.seen_classes_)
+    first = seen if penalty < 0 else ~seen
+    order = np.lexsort([-scores, np.broadcast_to(~first, scores.shape)], axis=1)
+    clf.seen_penalty_ = penalty
+    best = clf.classes_[order[:, 0]]
+    np.testing.assert_array_equal(clf.predict(X[some]), best)
+    decision = clf.decision_function(X[some])
+    np.testing.assert_array_equal(clf.classes_[decision.argmax(axis=1)], best)
+    if hasattr(clf, "predict_proba"):
+        proba = clf.predict_proba(X[some])
+        expected = softmax(scores[:, first] * clf.regressor_.scale, axis=1)
+        np.testing.assert_allclose(proba[:, first], expected, rtol=1e-5)
+        assert not proba[:, ~first].any()
+    predict_to_hdf5(clf, X[some], tmp_path / "answers.h5", top_k=5)
+    with h5py.File(tmp_path / "answers.h5") as file:
+        np.testing.assert_array_equal(file["index"], order[:, :5])
+    y = data.y[some]
+    H = gzsl_scorer(clf, X[some], y)
+    column = np.searchsorted(clf.classes_, y)
+    report = gzsl_report(column, scores, seen, penalty=penalty)
+    assert H == pytest.approx(report.H)
+
+
+def test_two_seen_candidates_are_told_apart_at_any_penalty():
+    data = make_zero_shot(random_state=0)
+    rows, names = data.trainval, data.class_names[data.seen_classes[:2]]
+    clf = ESZSL((data.class_names, data.attributes), candidates=names)
+    X = data.X.astype(np.float32)
+    clf.fit(X[rows], data.y[rows])
+    expected = clf.predict(X)
+    clf.seen_penalty_ = -1e7
+    np.testing.assert_array_equal(clf.predict(X), expected)
+    decision = clf.decision_function(X)
+    np.testing.assert_array_equal(clf.classes_[(decision > 0).astype(int)], expected)
