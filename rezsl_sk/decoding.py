@@ -350,7 +350,7 @@ def _less_penalty(scores, seen, penalty):
 def _in_range(penalty, dtype):
     """The penalty, or the half of the dtype's largest number, which is as final."""
     limit = float(np.finfo(dtype).max) / 2
-    return penalty if abs(penalty) <= limit else math.copysign(limit, penalty)
+    return penalty if abs(float(penalty)) <= limit else math.copysign(limit, penalty)
 
 
 def score_rows(n_classes):
