@@ -154,11 +154,7 @@ def read_rows(path: str | os.PathLike[str], *, foreign_bytes: bool = False) -> R
     ([['class', 'furry'], ['cat', '0,5']], 'semicolons')
     """
     text = _read_text(path, foreign_bytes)
-    first = next((line for line in text.splitlines() if line.strip()), None)
-    if first is None:
-        raise ValueError(
-            f"{path} is empty; it needs a header and a row for each entry."
-        )
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     best, fault = None, None
     for delimiter in sorted(_DELIMITERS, key=first.count, reverse=True):
         # What the header lacks is no separator; commas stand for a single column.
@@ -168,6 +164,9 @@ def read_rows(path: str | os.PathLike[str], *, foreign_bytes: bool = False) -> R
             cells, lines = _parse(text, delimiter)
         except csv.Error as error:
             fault = fault or f"{path} is no table: {error}."
+            continue
+        if not cells:
+            fault = f"{path} is empty; it needs a header and a row for each entry."
             continue
         width = len(cells[0])
         odd = next((i for i, row in enumerate(cells) if len(row) != width), None)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rezsl_features.attributes import read_attributes
 
 
@@ -184,6 +186,7 @@ def test_classes_that_are_numbers_stay_classes(read):
     ("text", "match"),
     [
         ("", "is empty"),
+        (" \r|", "is empty"),
         ("class,furry\n", "no line under its header"),
         ("class\ncat\n", "one column, headed 'class': no comma, tab"),
         ("class furry\ncat 1\n", "one column, headed 'class furry'"),
@@ -213,3 +216,27 @@ def test_tables_that_make_no_sense(read, text, match):
 def test_a_workbook_saved_as_unicode_text(read):
     table = read("class\tfurry\ncaf\u00e9\t1\n".encode("utf-16"))
     assert table.classes == ["caf\u00e9"]
+
+
+PIECES = [",", ";", "\t", "|", "\n", "\r", '"', "class", "cat", "hen", "0", "1", "0,5"]
+PIECES += ["0.5", "50%", "yes", "no", "NA", "\0", "\u00e9", "\ufeff", " ", "1e999", "?"]
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.booleans())
+def test_any_text_is_a_table_or_a_sentence(read, text, allow_missing):
+    try:
+        table = read(text, allow_missing=allow_missing)
+    except ValueError as error:
+        assert "classes.csv" in str(error)
+        return
+    shape = (len(table.classes), len(table.attribute_names))
+    assert table.matrix.shape == shape and 0 not in shape
+    assert len(set(table.classes)) == shape[0] and all(table.classes)
+    assert len(set(table.attribute_names)) == shape[1] and all(table.attribute_names)
+    assert not np.isinf(table.matrix).any()
+    assert allow_missing or not np.isnan(table.matrix).any()
