@@ -73,6 +73,23 @@ class ImageList:
             digest.update(b"\n")
         return digest.hexdigest()
 
+    def remarks(self) -> list[str]:
+        """All there is to say of how the images were found: notes and what is left out.
+
+        Returns
+        -------
+        list of str
+            Sentences.
+
+        Examples
+        --------
+        >>> from rezsl_features.images import ImageList
+        >>> ImageList([], [], left_out={".txt": (2, "a.txt")}).remarks()
+        ["Left out: 2 x .txt (such as 'a.txt')."]
+        """
+        left_out = self.left_out_summary()
+        return [*self.notes, *([f"Left out: {left_out}."] if left_out else [])]
+
     def left_out_summary(self) -> str:
         """Files that were left out, by suffix, with what would help.
 

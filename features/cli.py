@@ -464,10 +464,8 @@ def _extract(args):
 
 def _describe(images):
     """Say how images were found, what was left out, and which are there twice."""
-    for note in images.notes:
-        say(note)
-    if images.left_out:
-        say(f"Left out: {images.left_out_summary()}.")
+    for remark in images.remarks():
+        say(remark)
     repeated = find_repeated(images)
     if not repeated:
         return

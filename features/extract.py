@@ -212,6 +212,8 @@ def extract_features(
                 f"or 'auto'."
             )
     out = checked_out(out)
+    # Who lists the images himself has read what there is to say of them.
+    is_listed = isinstance(images, ImageList)
     images = find_images(images, labels)
     if class_attributes is None:
         class_attributes = images.class_attributes
@@ -245,6 +247,9 @@ def extract_features(
     job = _Job(images, backbone, out, wanted)
     with _ranks() as (rank, size, share, wait):
         job.rank, job.size = rank, size
+        if rank == 0 and not is_listed:
+            for remark in images.remarks():
+                log.warning("%s", remark)
         with WriterLock(out) if rank == 0 else contextlib.nullcontext():
             plan = None
             if rank == 0:

@@ -101,6 +101,10 @@ def find_images(
     "1 x .txt (such as 'cat/notes.txt')"
     """
     if isinstance(source, ImageList):
+        if labels is not None or root is not None:
+            raise ImageError(
+                "A finished list has its labels and files; leave out labels and root."
+            )
         found = source
     elif not isinstance(source, (str, os.PathLike)):
         names = [os.fspath(file) for file in source]

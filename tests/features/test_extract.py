@@ -24,6 +24,7 @@ from rezsl_features import (
     ImageError,
     ImageList,
     extract_features,
+    find_images,
     verify_features,
 )
 from tiny import Small, kill_at, tiny_network
@@ -1076,3 +1077,15 @@ def test_a_worker_says_nothing_of_a_main_process_that_has_gone(capsys):
     assert capsys.readouterr().err == ""
     rezsl_features._batches._unless_alone(ValueError, ValueError("a bug"), None)
     assert "a bug" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_said_without_the_command(make_images, extract, caplog):
+    root = make_images(4)
+    (root / "class0" / "photo.heiq").write_text("?")
+    with caplog.at_level("WARNING"):
+        extract(root).close()
+    said = "Left out: 1 x .heiq (such as 'class0/photo.heiq')."
+    assert caplog.messages == [said]
+    caplog.clear()
+    extract(find_images(root), restart=True).close()
+    assert caplog.messages == []

@@ -115,6 +115,9 @@ def test_collections_that_make_no_sense(tmp_path):
         find_images(["a.jpg", "b.jpg"], ["x"])
     with pytest.raises(ImageError, match="belong to a sequence"):
         find_images(tmp_path, ["x"])
+    for more in ({"labels": ["x"]}, {"root": tmp_path}):
+        with pytest.raises(ImageError, match="has its labels and files"):
+            find_images(ImageList(["a.jpg"], ["a.jpg"]), **more)
 
 
 def test_class_names_that_look_the_same(tmp_path):
