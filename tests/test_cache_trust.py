@@ -419,7 +419,7 @@ for _ in range(count):
     broken.write_bytes(damaged)
     print("flip at", at, file=sys.stderr, flush=True)
     said = look_at(broken, (X, table[labels]))
-    noticed += all(said)
+    noticed += all(said[1:])  # inspect reads no features
     assert all(str(broken) in text for text in said if text), said
 print(noticed)
 """
@@ -440,14 +440,14 @@ def flip(path, seed, count):
 def test_flipped_bytes(new):
     """No crash, no foreign exception, and what is answered is what was written."""
     # What goes unnoticed are flips in the mark of the seal: then hashes are compared.
-    assert flip(new, 0, 60) >= 55
+    assert flip(new, 0, 60) >= 58
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_2500_flipped_bytes(new, seed):
-    assert flip(new, seed, 250) >= 240
+    assert flip(new, seed, 250) >= 247
 
 
 def test_flipped_bytes_of_old_files_do_not_reach_us(old, tmp_path):
