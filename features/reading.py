@@ -82,14 +82,23 @@ def image_formats() -> dict[str, tuple[str, ...]]:
         Formats of pillow-heif, pillow-avif-plugin and pillow-jxl-plugin are among
         them where these packages are installed.
 
+    Raises
+    ------
+    ImageError
+        If Pillow is not installed.
+
     Examples
     --------
     >>> from rezsl_features.reading import image_formats
     >>> ".jfif" in image_formats()["JPEG"], "EPS" in image_formats()
     (True, False)
     """
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImageError(
+            "Reading images needs Pillow; `pip install rezsl-sk[extract]`."
+        ) from error
     for module in ("pillow_heif", "pillow_avif", "pillow_jxl"):
         with contextlib.suppress(ImportError):
             plugin = importlib.import_module(module)
@@ -152,10 +161,10 @@ def is_image_file(path: str | os.PathLike[str]) -> bool:
     >>> is_image_file("cat.JPE"), is_image_file("notes.txt")
     (True, False)
     """
-    from PIL import Image
-
     if has_image_suffix(path):
         return True
+    from PIL import Image
+
     formats = [name for name in _UNMISTAKABLE if name in image_formats()]
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -207,6 +216,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     >>> image.mode, image.size, image.getpixel((0, 0))
     ('RGB', (8, 4), (255, 255, 255))
     """
+    formats = list(image_formats())
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -215,7 +225,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         with warnings.catch_warnings():
             # Broken EXIF blocks and the like; what matters is refused below.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=list(image_formats())) as image:
+            with Image.open(path, formats=formats) as image:
                 _check_size(image.size, Image.MAX_IMAGE_PIXELS)
                 return _to_rgb(image)
     except ImageError:

@@ -3,12 +3,13 @@
 import os
 import shutil
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
-from rezsl_features import reading
+from rezsl_features import find_images, reading
 from rezsl_features.reading import (
     ImageError,
     image_formats,
@@ -269,7 +270,7 @@ def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
 
 
 def test_without_the_plugin_heic_is_no_format(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for name, suffix in (("OPEN", "HEIF"), ("EXTENSION", ".heic")):
         monkeypatch.delitem(getattr(Image, name), suffix, raising=False)
     reading.image_formats.cache_clear()
@@ -277,3 +278,21 @@ def test_without_the_plugin_heic_is_no_format(monkeypatch):
         assert "HEIF" not in image_formats() and "JPEG" in image_formats()
     finally:
         reading.image_formats.cache_clear()
+
+
+def test_several_jpegs_in_one_file(tmp_path):
+    views = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+    path = tmp_path / "a.mpo"
+    views[0].save(path, format="MPO", save_all=True, append_images=views[1:])
+    assert is_image_file(path) and read_image(path).getpixel((8, 8))[0] > 240
+
+
+def test_without_pillow_there_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").touch()
+    for cached in (reading.image_formats, reading._suffixes):
+        cached.cache_clear()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImageError, match="needs Pillow; `pip install"):
+        find_images(tmp_path)
+    with pytest.raises(ImageError, match="needs Pillow; `pip install"):
+        read_image(tmp_path / "a.jpg")
