@@ -32,6 +32,7 @@ TEST = [
     "build>=1.2",
     "hypothesis>=6.100",
     "pandas>=2",
+    "pillow-heif>=0.16",  # images of iPhones
     "pyarrow>=14",
     "pytest>=8",
     "pytest-timeout>=2.2",
