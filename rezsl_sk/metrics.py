@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, overload
 
 import numpy as np
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 BLOCK_ENTRIES = 1 << 22  # entries of a score matrix copied at a time
+LARGEST = 1e70  # an attribute; its error's square is still to be squared
 
 
 def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -48,7 +51,8 @@ def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If there are no samples or the lengths differ.
+        If there are no samples, the lengths differ, labels are missing (NaN, None,
+        masked), or names stand on one side and numbers on the other.
 
     Examples
     --------
@@ -56,10 +60,17 @@ def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     >>> mean_per_class_accuracy(["a", "a", "a", "b"], ["a", "a", "a", "c"])
     0.5
     """
-    y_true, y_pred = column_or_1d(y_true), column_or_1d(y_pred)
+    y_true, true_kind = _labels(y_true, "y_true")
+    y_pred, pred_kind = _labels(y_pred, "y_pred")
     check_consistent_length(y_true, y_pred)
     if not len(y_true):
         raise ValueError("accuracy needs at least one sample, got none.")
+    if true_kind != pred_kind:
+        raise ValueError(
+            f"y_true holds {true_kind} such as {y_true[:1].tolist()[0]!r} and y_pred "
+            f"holds {pred_kind} such as {y_pred[:1].tolist()[0]!r}, which are never "
+            "equal; name classes in both alike."
+        )
     _, index, count = np.unique(y_true, return_inverse=True, return_counts=True)
     hits = np.bincount(index, weights=y_true == y_pred)
     return float((hits / count).mean())
@@ -82,13 +93,24 @@ def harmonic_mean(seen: ArrayLike, unseen: ArrayLike) -> float | np.ndarray:
     H : float or ndarray
         In [0, 1].
 
+    Raises
+    ------
+    ValueError
+        If an accuracy is missing, negative or no number.
+
     Examples
     --------
     >>> from rezsl_sk.metrics import harmonic_mean
     >>> harmonic_mean(1.0, [0.0, 0.5, 1.0]).round(2)
     array([0.  , 0.67, 1.  ])
     """
-    seen, unseen = np.asarray(seen, dtype=float), np.asarray(unseen, dtype=float)
+    seen, unseen = _reals(seen, "seen"), _reals(unseen, "unseen")
+    for name, accuracy in [("seen", seen), ("unseen", unseen)]:
+        if not (accuracy >= 0).all():
+            raise ValueError(
+                f"accuracies must be numbers of at least 0, but {name} holds "
+                f"{accuracy[~(accuracy >= 0)].flat[0]}."
+            )
     total = seen + unseen
     H = 2 * seen * unseen / np.where(total == 0, 1, total)
     return H if H.ndim else float(H)
@@ -128,7 +150,13 @@ class SeenUnseenCurve:
         Returns
         -------
         seen, unseen : float or ndarray
+
+        Raises
+        ------
+        ValueError
+            If a penalty is NaN or no number; it may be infinite.
         """
+        penalty = _penalties(penalty)
         point = np.searchsorted(self.penalty, penalty, side="right") - 1
         return self.seen[point], self.unseen[point]
 
@@ -169,8 +197,8 @@ def seen_unseen_curve(
     Raises
     ------
     ValueError
-        If shapes disagree, scores are not finite, or there are no seen or no
-        unseen columns or samples.
+        If shapes disagree, scores are not finite real numbers, or there are no seen
+        or no unseen columns or samples.
 
     References
     ----------
@@ -263,7 +291,7 @@ def gzsl_report(
     Raises
     ------
     ValueError
-        As :func:`seen_unseen_curve`.
+        As :func:`seen_unseen_curve`, and if `penalty` is NaN or no number.
 
     Examples
     --------
@@ -273,6 +301,8 @@ def gzsl_report(
     >>> report.S, report.U, report.H
     (1.0, 1.0, 1.0)
     """
+    if np.ndim(_penalties(penalty)):
+        raise ValueError(f"penalty must be one number, got {penalty!r}.")
     curve = seen_unseen_curve(y_true, scores, seen)
     S, U = curve.at(penalty)
     H = curve.harmonic_mean
@@ -361,7 +391,7 @@ def imbalance_report(
     Raises
     ------
     ValueError
-        If shapes disagree or values are missing or infinite.
+        If shapes disagree, values are missing or infinite, or their squares would be.
 
     References
     ----------
@@ -376,6 +406,7 @@ def imbalance_report(
     >>> report.attribute_error, report.attribute_variation
     (array([0., 4.]), 1.0)
     """
+    S_true, S_pred = _reals(S_true, "S_true"), _reals(S_pred, "S_pred")
     S_true = check_array(S_true, dtype=np.float64, input_name="S_true")
     S_pred = check_array(S_pred, dtype=np.float64, input_name="S_pred")
     if S_true.shape != S_pred.shape:
@@ -386,9 +417,15 @@ def imbalance_report(
     if classes is None:
         index = distinct_rows(S_true)[1]
     else:
-        classes = column_or_1d(classes)
+        classes = _labels(classes, "classes")[0]
         check_consistent_length(S_true, classes)
         index = np.unique(classes, return_inverse=True)[1]
+    largest = max(np.abs(S_true).max(), np.abs(S_pred).max())
+    if largest > LARGEST:
+        raise ValueError(
+            f"S_true and S_pred go up to {largest:.2g}, and squares of more than "
+            f"{LARGEST:.0g} overflow; rescale the attributes."
+        )
     prototypes = _class_means(S_true, index)
     error = _class_means(np.square(S_true - S_pred), index)
     attribute_error, class_error = error.mean(axis=0), error.mean(axis=1)
@@ -403,6 +440,82 @@ def imbalance_report(
         pearson_over_classes=_pearson(prototypes, error, axis=0),
         pearson_over_attributes=_pearson(prototypes, error, axis=1),
     )
+
+
+def _refuse_masked(values, name):
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} has masked values, which count as missing; leave these samples "
+            "out, or fill them."
+        )
+
+
+def _array(values, name):
+    """Anything as an array, or a sentence."""
+    _refuse_masked(values, name)
+    try:
+        return np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as error:
+        # Ragged lists, tensors that are not on the CPU or record gradients.
+        raise ValueError(f"{name} cannot be read as an array: {error}") from None
+
+
+def _reals(values, name):
+    """An array of real numbers, in their own type where that is a type of numbers."""
+    values = _array(values, name)
+    if values.dtype == object:
+        with contextlib.suppress(TypeError, ValueError):
+            if not any(isinstance(one, str | bytes) for one in values.flat):
+                values = values.astype(float)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must hold real numbers, got dtype {values.dtype}"
+            + (f", such as {values.flat[0]}." if values.size else ".")
+        )
+    return values
+
+
+def _penalties(penalty):
+    values = _reals(penalty, "penalty")
+    if values.dtype == bool or np.isnan(values).any():
+        raise ValueError(
+            f"penalty must be a number in the units of the scores, got {penalty!r}."
+        )
+    return values
+
+
+def _labels(y, name):
+    """Labels (n,) as an array without missing ones, and their kind in a word."""
+    _refuse_masked(y, name)
+    y = column_or_1d(y, input_name=name)
+    if y.dtype.kind == "f":
+        wrong = y[~(np.isfinite(y) & (y == np.trunc(y)))]
+        if len(wrong):
+            raise ValueError(
+                f"{name} must hold classes, names or whole numbers, got {wrong[0]}."
+            )
+    if y.dtype != object:
+        kind = {"U": "names", "S": "bytes", "M": "dates", "m": "durations"}
+        return y, kind.get(y.dtype.kind, "numbers")
+    kinds = {_kind(label) for label in y.tolist()}
+    if len(kinds) > 1 or None in kinds:
+        shown = ", ".join(sorted(str(kind or "missing labels") for kind in kinds))
+        raise ValueError(
+            f"{name} must hold classes of one kind, names or numbers, got {shown}."
+        )
+    return y, kinds.pop() if kinds else "numbers"
+
+
+def _kind(label):
+    """Kind of a label in a word; None for one that is missing."""
+    if isinstance(label, str):
+        return "names"
+    if isinstance(label, Real):
+        return None if label != label else "numbers"
+    # NA of pandas and NaT do not equal themselves either.
+    if label is None or (label == label) is not True:
+        return None
+    return type(label).__name__
 
 
 def _class_means(values, index):
@@ -452,8 +565,9 @@ class _Sides:
     @classmethod
     def of(cls, y_true, scores, seen):
         if not hasattr(scores, "shape"):
-            scores = np.asarray(scores, dtype=float)
-        y_true, seen = column_or_1d(y_true), np.asarray(seen)
+            scores = _reals(scores, "scores")
+        _refuse_masked(scores, "scores")
+        y_true, seen = _labels(y_true, "y_true")[0], _array(seen, "seen")
         if scores.ndim != 2 or seen.shape != scores.shape[1:] or seen.dtype != bool:
             raise ValueError(
                 "scores must have shape (n, k) and seen must be k booleans, got shapes "
@@ -480,7 +594,7 @@ class _Sides:
         margin = np.empty(n)
         hit_seen, hit_unseen = np.empty(n, dtype=bool), np.empty(n, dtype=bool)
         for rows, block in blocks(scores, max(1, BLOCK_ENTRIES // k)):
-            block = np.asarray(block)
+            block = _reals(block, "scores")
             if not np.isfinite(block).all():
                 raise ValueError(
                     f"scores have missing or infinite values in rows {rows.start} to "
@@ -493,7 +607,11 @@ class _Sides:
                 winner = side.argmax(axis=1)
                 hit[rows] = np.flatnonzero(mask)[winner] == y_true[rows]
                 best.append(side[np.arange(len(side)), winner].astype(float))
-            margin[rows] = best[0] - best[1]
+            with np.errstate(over="ignore"):
+                margin[rows] = best[0] - best[1]
+        # Points of the curve are at finite penalties, but for its first one.
+        limit = np.finfo(float).max
+        margin = np.clip(margin, -limit, limit)
         # Each class of a side has the same say in that side's accuracy.
         count = np.bincount(y_true, minlength=k)
         n_seen, n_unseen = np.sum(seen & (count > 0)), np.sum(~seen & (count > 0))

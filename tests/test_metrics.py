@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,69 @@ def test_accuracy_of_names_of_other_lengths_and_types():
 def test_accuracy_refuses_in_a_sentence(y_true, y_pred, message):
     with pytest.raises(ValueError, match=message):
         mean_per_class_accuracy(y_true, y_pred)
+
+
+MASKED = np.ma.array([0, 1], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "message"),
+    [
+        (["a"], [0], "names such as 'a' and y_pred holds numbers such as 0"),
+        ([0, 1], ["0", "1"], "numbers such as 0 and y_pred holds names such as '0'"),
+        ([b"a"], ["a"], "bytes such as b'a' and y_pred holds names"),
+        (np.array(["2020-01-01"], "M8[D]"), ["2020-01-01"], "dates such as"),
+        (np.array(["a"], object), [True], "names such as 'a' and y_pred holds numb"),
+        (np.array(["a", 1], object), ["a", "b"], "of one kind.*names, numbers"),
+        (np.array(["a", None], object), ["a", "b"], "missing labels, names"),
+        (pd.Series([1, None], dtype="Int64"), [1, 2], "whole numbers, got nan"),
+        ([0.0, np.nan], [0, 1], "names or whole numbers, got nan"),
+        ([0.5, 1.0], [0, 1], "names or whole numbers, got 0.5"),
+        ([0, 1], [np.inf, 1], "y_pred must hold.*got inf"),
+        ([1j, 0], [0, 1], "Complex data not supported"),
+        (MASKED, [0, 1], "y_true has masked values"),
+        ([0, 1], MASKED, "y_pred has masked values"),
+    ],
+)
+def test_labels_that_cannot_be_equal_or_are_missing_are_refused(
+    y_true, y_pred, message
+):
+    with pytest.raises(ValueError, match=message):
+        mean_per_class_accuracy(y_true, y_pred)
+
+
+@pytest.mark.parametrize(
+    "y_pred",
+    [
+        [0.0, 1.0],
+        np.array([0, 1], dtype=np.uint8),
+        [False, True],
+        np.array([0, 1], dtype=object),
+        np.ma.array([0, 1]),
+        pd.Series([0, 1], dtype="Int64"),
+        pd.Series([0, 1], dtype="category"),
+    ],
+)
+def test_numbers_of_any_type_are_labels_of_one_kind(y_pred):
+    assert mean_per_class_accuracy([0, 1], y_pred) == 1
+    assert mean_per_class_accuracy(y_pred, [0, 1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "message"),
+    [
+        (np.nan, 0.5, "seen holds nan"),
+        (0.5, [0.1, -0.5], "unseen holds -0.5"),
+        ("0.5", 0.5, "seen must hold real numbers"),
+        (0.5, 1j, "unseen must hold real numbers"),
+        (None, 0.5, "seen holds nan"),
+        (np.ma.array([0.5, 0.1], mask=[True, False]), 0.5, "masked"),
+        ([[0.5], [0.1, 0.2]], 0.5, "seen cannot be read as an array"),
+    ],
+)
+def test_accuracies_that_are_none_have_no_harmonic_mean(seen, unseen, message):
+    with pytest.raises(ValueError, match=message):
+        harmonic_mean(seen, unseen)
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -228,6 +292,81 @@ def test_scores_of_other_types_are_compared_without_overflow(dtype):
     scores = np.array([[100, 27], [3, 120], [5, 120]]).astype(dtype)
     curve = seen_unseen_curve([0, 1, 1], scores, [True, False])
     assert curve.penalty.tolist() == [-np.inf, -117, -115, 73]
+
+
+BAD_PENALTIES = [np.nan, None, "0.1", 1j, True, [0.1, np.nan], ["a"], object()]
+
+
+@pytest.mark.parametrize("penalty", BAD_PENALTIES)
+def test_a_penalty_that_is_no_number_is_refused(penalty):
+    scores, seen = [[0.75, 0.5], [0.5, 0.5]], [True, False]
+    curve = seen_unseen_curve([0, 1], scores, seen)
+    with pytest.raises(ValueError, match="penalty must"):
+        curve.at(penalty)
+    with pytest.raises(ValueError, match="penalty must"):
+        gzsl_report([0, 1], scores, seen, penalty=penalty)
+
+
+def test_a_report_is_at_one_penalty():
+    with pytest.raises(ValueError, match=r"penalty must be one number, got \[0.1, 0.2"):
+        gzsl_report([0, 1], np.eye(2), [True, False], penalty=[0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.eye(2) * 1j, "scores must hold real numbers, got dtype complex128"),
+        ([["0.5", "1"], ["1", "0"]], "scores must hold real numbers, got dtype <U3"),
+        (np.array([["0.5", 1], [1, 0]], object), "real numbers, got dtype object"),
+        (np.ma.array(np.eye(2), mask=np.eye(2) > 0), "scores has masked values"),
+        (torch.eye(2, requires_grad=True), "scores cannot be read as an array.*detach"),
+        ([[1, 0], [1]], "scores cannot be read as an array"),
+        (np.array([[0, None], [1, 0]], object), "missing or infinite"),
+        (np.eye(2).astype("M8[s]"), "real numbers, got dtype datetime64"),
+    ],
+)
+def test_scores_that_are_no_real_numbers_are_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        seen_unseen_curve([0, 1], scores, [True, False])
+
+
+@pytest.mark.parametrize(
+    "scores", [np.eye(2, dtype=object), torch.eye(2), pd.DataFrame(np.eye(2))]
+)
+def test_scores_of_any_container_are_read(scores):
+    assert seen_unseen_curve([0, 1], scores, [True, False]).ausuc == 1
+
+
+@pytest.mark.parametrize(
+    "y_true", [MASKED, [0.0, np.nan], ["a", "b"], [0, None], [1j, 0], [True, False]]
+)
+def test_columns_that_are_none_are_refused(y_true):
+    with pytest.raises(ValueError, match="y_true|Complex data not supported"):
+        seen_unseen_curve(y_true, np.eye(2), [True, False])
+
+
+def test_margins_beyond_the_largest_number_are_the_largest():
+    scores = [[1.7e308, -1.7e308], [-1.7e308, 1.7e308], [0.0, 1.0]]
+    curve = seen_unseen_curve([0, 1, 1], scores, [True, False])
+    limit = np.finfo(float).max
+    assert curve.penalty.tolist() == [-np.inf, -limit, -1, limit]
+    assert curve.at(0.0) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("S_true", "S_pred", "classes", "message"),
+    [
+        (np.eye(2) * 1j, np.eye(2), None, "S_true must hold real numbers"),
+        ([["1", "0"]] * 2, np.eye(2), None, "S_true must hold real numbers"),
+        (np.eye(2), np.ma.array(np.eye(2), mask=np.eye(2) > 0), None, "S_pred has ma"),
+        (np.eye(2), np.eye(2), MASKED, "classes has masked values"),
+        (np.eye(2), np.eye(2), [0, np.nan], "classes must hold"),
+        (np.eye(2), np.eye(2) * 1e200, None, "go up to 1e.200.*overflow; rescale"),
+    ],
+)
+def test_imbalance_of_what_is_none_is_refused(S_true, S_pred, classes, message):
+    with pytest.raises(ValueError, match=message):
+        imbalance_report(S_true, S_pred, classes)
 
 
 # ---- the report --------------------------------------------------------------------
