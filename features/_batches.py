@@ -198,10 +198,11 @@ class _Slots(torch.utils.data.Dataset):
 
 
 def _be_a_worker(_):
-    # Ctrl-C is the main process's to handle; it ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # Terminals and schedulers signal all processes of a group. The main process
+    # handles that; it ends the workers, and they notice when it has gone.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.excepthook = _unless_alone
 
 

@@ -446,10 +446,10 @@ def test_ctrl_c_and_kill_in_the_shell(make_images, tmp_path):
         while len(list(shards.glob("*[0-9].shard"))) <= before:
             assert time.monotonic() < patience and process.poll() is None
             time.sleep(0.01)
-        if end in (signal.SIGINT, signal.SIGHUP):
-            os.killpg(process.pid, end)  # as a terminal does: workers get it too
-        else:
-            process.send_signal(end)
+        if end == signal.SIGKILL:
+            process.kill()
+        else:  # as terminals and schedulers do: workers get it, too
+            os.killpg(process.pid, end)
         text = process.communicate()[0]
         if end != signal.SIGKILL:
             assert process.returncode == 128 + end
