@@ -78,7 +78,8 @@ def _as_features(output):
         raise ExtractionError(
             f"The network gave {type(output).__name__}"
             + (f" of shape {tuple(shape)}" if shape is not None else "")
-            + "; features are a tensor (n, d), (n, r, d) or (n, d, h, w)."
+            + "; features are a tensor (n, d), (n, r, d) or (n, d, h, w). Give a "
+            "network with such an output."
         )
     if output.ndim == 4:
         output = output.flatten(2).transpose(1, 2)

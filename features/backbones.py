@@ -471,7 +471,10 @@ def _load_packaged(model, name, key):
         )
     package, inside, owner = PACKAGED[key]
     if name != owner:
-        raise BackboneError(f"package:{key} holds weights of {owner!r}, not {name!r}.")
+        raise BackboneError(
+            f"package:{key} holds weights of {owner!r}, not {name!r}. Give that "
+            f"backbone, or other weights."
+        )
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise BackboneError(

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from rezsl_sk.feature_cache import FeatureCache, inspect_cache, verify_cache
 
+from ._run import n_cores
 from .attributes import read_attributes
 from .backbones import PACKAGED, POOLS, BackboneError
 from .delimited import read_lines
@@ -36,7 +37,6 @@ from .extract import (
     ExtractionError,
     checked_out,
     extract_features,
-    n_cores,
     rank_and_size,
     verify_features,
 )

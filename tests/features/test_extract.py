@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import rezsl_features._batches
-import rezsl_features.extract
+import rezsl_features._run
 import torch
 from PIL import Image
 from rezsl_features import (
@@ -453,7 +453,7 @@ KILLS = [
     *[(os, "fsync", i, "before") for i in range(1, 11)],
     *[(feature_cache, "write_text", i, "after") for i in (1, 4)],
     (feature_cache, "write_features", 1, "before"),
-    (rezsl_features.extract, "write_cache", 1, "before"),
+    (rezsl_features._run, "write_cache", 1, "before"),
     (os, "rmdir", 1, "before"),
     (os, "rmdir", 1, "after"),
     *[(Path, "unlink", i, "before") for i in (1, 2, 4, 5)],
@@ -659,6 +659,18 @@ def test_a_damaged_record_is_not_for_ever(
     (tmp_path / "out.h5.shards" / "identity.json").write_text(content)
     assert np.array_equal(extract(root).X, wanted)
     assert "its 2 shards are. They are dropped and computed again" in caplog.text
+
+
+def test_a_killed_restart_of_a_damaged_cache_goes_on(
+    make_images, extract, in_child, tmp_path
+):
+    root, out = make_images(), tmp_path / "out.h5"
+    with extract(root) as cache:
+        wanted = cache.X[:].copy()
+    out.write_bytes(out.read_bytes()[:-100])
+    begun(root, extract, in_child, restart=True)
+    with extract(root) as cache:
+        assert np.array_equal(cache.X, wanted)
 
 
 # -- pictures that change -----------------------------------------------------------
@@ -872,7 +884,7 @@ def test_a_killed_change_of_the_table_goes_on(make_images, extract, in_child):
     extract(root, class_attributes=TABLE).close()
 
     def run():
-        kill_at(rezsl_features.extract, "write_cache", 1)
+        kill_at(rezsl_features._run, "write_cache", 1)
         extract(root, class_attributes=OTHER, stored_attributes="replace")
 
     assert in_child(run) == -signal.SIGKILL
