@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["ExtractionError", "extract_features", "verify_features"]
+
+log = logging.getLogger("rezsl_features")
 
 
 def extract_features(
