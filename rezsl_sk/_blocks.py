@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from sklearn.utils import gen_batches
 
+from ._arrays import plain
 from .feature_cache import CacheError, FeatureCache, LazyFeatures
 
 IN_MEMORY_BYTES = 2**30  # a file whose rows take more than this stays on the disk
@@ -53,7 +54,7 @@ def open_rows(X, *, what="X", stream=True):
     if isinstance(X, FeatureCache):
         X = X.X
     if not is_stored(X):
-        return X
+        return plain(X, what)
     if isinstance(X, h5py.Dataset) and not X:
         raise ValueError(f"the HDF5 file of {what} is closed; open it again.")
     if not X.shape:

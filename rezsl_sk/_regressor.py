@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial as partial_function
 from numbers import Integral, Real
@@ -25,6 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._arrays import plain
 from ._atomic import all_or_nothing
 from ._blocks import (
     IN_MEMORY_BYTES,
@@ -442,7 +444,7 @@ class ReZSLRegressor(
 
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the attribute regressor.
 
         Parameters
@@ -545,7 +547,7 @@ class ReZSLRegressor(
     def partial_fit(
         self,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         prototypes: ArrayLike | pandas.DataFrame | None = None,
     ) -> Self:
         """One epoch over a part of the data, at a constant learning rate.
@@ -702,6 +704,7 @@ class ReZSLRegressor(
     # ---- the checked way in -------------------------------------------------
 
     def _check_X_S(self, X, y, reset):
+        y = plain(y, "S")
         names = column_names(y)
         X, S = validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=True)
         if hasattr(S, "toarray"):
@@ -729,6 +732,11 @@ class ReZSLRegressor(
         Never holds S twice, nor at all where it is a file.
         """
         self.attribute_names_ = column_names(y)
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None; give S, the attributes of each sample's class."
+            )
         y = open_rows(y, what="S")
         if not isinstance(y, Rows):
             y = validate_data(self, y=y, multi_output=True, y_numeric=True)
@@ -816,8 +824,28 @@ class ReZSLRegressor(
         if is_table is None:
             is_table = len(prototypes) <= len(group) / 2
         self._is_table = bool(is_table)
+        weights = "classification_weight", "feature_weight"
+        lost = not self._is_table and min(prototypes.shape) > 1
+        self._without_effect = {
+            name: getattr(self, name)
+            for name in weights
+            if lost and getattr(self, name)
+        }
         # What predictions read: `set_params` after fit must not change them.
         self.feature_weight_, self._scale = self.feature_weight, self.scale
+
+    def _warn_of_no_table(self):
+        """Say what was lost where rows were too different to be classes."""
+        lost = [f"{name}={weight:g}" for name, weight in self._without_effect.items()]
+        if lost:
+            warnings.warn(
+                "this regressor is asked for classes, but was fitted on an S with more "
+                "distinct rows than half of the samples, taken for continuous targets: "
+                f"{' and '.join(lost)} had no effect. If rows were classes of a sample "
+                "or two, use ZeroShotClassifier, which is told the classes; if not, "
+                "set these parameters to 0.",
+                stacklevel=4,
+            )
 
     def _hold_out(self, n_classes, generator):
         n_held_out = max(2, round(self.validation_fraction * n_classes))
@@ -1240,6 +1268,7 @@ class ReZSLRegressor(
         The last is a function from checked rows (m, d) and k to what
         :func:`~rezsl_sk.decoding.highest` says.
         """
+        self._warn_of_no_table()
         table = self._read_prototypes(prototypes, len(self.attribute_offset_), classes)
         names = None if table.numbered else table.names
         score = self._scorer(table.attributes, names)

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from . import plotting
 from ._repr import summary
@@ -124,6 +125,8 @@ def report(
     _check_place(path)
     plotting._pyplot("report")
     final = final_estimator(estimator)
+    if hasattr(final, "class_scores"):
+        check_is_fitted(final)
     if not is_classifier(final):
         raise ValueError(
             f"a report tells of classes by their names and needs a fitted zero-shot "

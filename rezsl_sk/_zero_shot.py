@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from ._arrays import plain
 from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, check_source, open_rows
 from ._company import refuse_numbered_labels, refuse_other_labels
@@ -73,7 +74,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit on samples of the seen classes.
 
         Parameters
@@ -343,6 +344,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def _start_fit(self, X, y):
         """Checked X (n, d) and the number of each row's class (n,)."""
+        y = plain(y, "y")
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None; give the labels of the samples in X."
+            )
         regions = self._regions = self._takes_regions()
         check_source(self, X, reset=True)
         X = open_rows(X, stream=self._streams and not regions)

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import BaseCrossValidator, GroupKFold, GroupShuffleSplit
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from .decoding import nearest_prototype, stack_calibrated
 from .metrics import harmonic_mean, mean_per_class_accuracy
@@ -305,6 +306,12 @@ def zero_shot_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> fl
         names, index = np.unique(y, return_inverse=True)
         scores = final.class_scores(X, names)
         return mean_per_class_accuracy(index, scores.argmax(axis=1))
+    if hasattr(final, "classes_") or not hasattr(final, "predict"):
+        raise ValueError(
+            "zero_shot_scorer needs an estimator that can name classes it was not "
+            "fitted on: a classifier with class_scores (ZeroShotClassifier, a "
+            f"baseline), or a regressor of attributes; got {type(final).__name__}."
+        )
     y = _as_fitted(final, y)
     prototypes, index = distinct_rows(y)
     if hasattr(final, "prototypes_"):
@@ -422,6 +429,8 @@ def _through_pipelines(estimator, X):
                 X = estimator[:-1].transform(X)
             estimator = estimator[-1]
         else:
+            if hasattr(estimator, "fit"):
+                check_is_fitted(estimator)
             return X, estimator
 
 

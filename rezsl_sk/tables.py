@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._arrays import unwrapped
+
 __all__ = ["ClassTable"]
 
 
@@ -624,6 +626,7 @@ def _vectors(table, what):
 
 def _matrix(table, names, what):
     """A matrix of float64, a copy; NaN for what is missing."""
+    table = unwrapped(table)
     if hasattr(table, "toarray"):
         table = table.toarray()
     if _is_frame(table):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
@@ -647,3 +648,17 @@ def test_a_plain_classifier_is_told_that_it_is_none(X_S_y):
     clf = LogisticRegression().fit(X, y)
     with pytest.raises(ValueError, match="got LogisticRegression"):
         gzsl_scorer(clf, X, y)
+
+
+@pytest.mark.parametrize("scorer", [zero_shot_scorer, gzsl_scorer])
+def test_what_cannot_be_scored_is_said(scorer, data):
+    X, y = data.X[data.trainval], data.y[data.trainval]
+    with pytest.raises(ValueError, match=f"{scorer.__name__} needs an estimator that"):
+        scorer(LogisticRegression().fit(X, y), X, y)
+    table = data.class_names, data.attributes
+    for model, target in [
+        (ZeroShotClassifier(class_attributes=table), y),
+        (ReZSLRegressor(), data.attributes[data.labels[data.trainval]]),
+    ]:
+        with pytest.raises(NotFittedError):
+            scorer(model, X, target)

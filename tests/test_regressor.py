@@ -898,3 +898,19 @@ def test_of_classes_with_equal_attributes_the_first_is_named(X_S, feature_weight
         # Products of one row round otherwise than those of many.
         for rows in (X, *X[::29, np.newaxis]):
             assert (model.predict(rows, prototypes=twice) < len(table)).all()
+
+
+def test_one_sample_per_class_is_said_not_to_be_a_table(data):
+    """Classification term and feature side were lost in silence."""
+    rows = np.unique(data.labels[data.trainval], return_index=True)[1]
+    X = data.X[data.trainval][rows]
+    S = data.attributes[data.labels[data.trainval]][rows]
+    reg = ReZSLRegressor((), max_iter=1, random_state=0).fit(X, S)
+    assert not len(reg.prototypes_)
+    reg.predict(X)  # as continuous targets they are as good as any
+    message = r"classification_weight=1 and feature_weight=0\.67 had no effect"
+    with pytest.warns(UserWarning, match=message) as caught:
+        reg.predict(X, S)
+    assert caught[0].filename == __file__
+    plain = {"classification_weight": 0, "feature_weight": 0}
+    ReZSLRegressor((), max_iter=1, random_state=0, **plain).fit(X, S).predict(X, S)

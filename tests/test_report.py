@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -506,3 +507,9 @@ def test_a_browser_shows_it_without_anything_cut_off(page, width, tmp_path):
         assert len(np.unique(margin.reshape(-1, 3), axis=0)) == 1
     # Figures are shown: nothing else on the page is of this orange.
     assert (np.abs(pixels - [213, 94, 0]).max(axis=2) <= 2).sum() > 100
+
+
+def test_a_classifier_that_is_not_fitted(data, test, tmp_path):
+    clf = ZeroShotClassifier(class_attributes=(data.class_names, data.attributes))
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        rezsl_sk.report(clf, data.X[test], data.y[test], path=tmp_path / "page.html")
