@@ -41,6 +41,19 @@ def test_public_names_are_found_and_listed():
     ]
 
 
+def test_importing_everything_leaves_torch_and_warnings_alone():
+    """And without figures there is no matplotlib, without pictures no timm."""
+    out = _run(
+        "import sys, warnings, sklearn, torch\n"
+        "before = torch.get_num_threads(), warnings.filters[:]\n"
+        "import rezsl_sk\n"
+        "everything = [getattr(rezsl_sk, name) for name in rezsl_sk.__all__]\n"
+        "assert (torch.get_num_threads(), warnings.filters[:]) == before\n"
+        "print(*{name.split('.')[0] for name in sys.modules} & {'matplotlib', 'timm'})"
+    )
+    assert out.split() == []
+
+
 def test_a_name_that_does_not_exist():
     with pytest.raises(AttributeError, match="'rezsl_sk' has no attribute 'nothing'"):
         rezsl_sk.nothing  # noqa: B018

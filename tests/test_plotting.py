@@ -541,14 +541,6 @@ def run_without_matplotlib(code):
     )
 
 
-def test_importing_the_displays_does_not_import_matplotlib():
-    code = "import rezsl_sk.plotting, sys; print('matplotlib.pyplot' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.strip() == "False", done.stderr
-
-
 def test_without_matplotlib_a_sentence_says_what_to_install():
     done = run_without_matplotlib(
         "from rezsl_sk.plotting import WeightDisplay\n"

@@ -2,8 +2,6 @@
 
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import warnings
 
@@ -646,16 +644,6 @@ def test_a_clone_is_not_fitted_and_alike(X_S):
     copy = clone(reg)
     assert copy.get_params() == reg.get_params()
     assert not hasattr(copy, "coefs_")
-
-
-def test_importing_the_library_leaves_torch_and_warnings_alone():
-    code = (
-        "import torch, warnings; n = torch.get_num_threads(); f = warnings.filters[:];"
-        "import rezsl_sk; assert torch.get_num_threads() == n;"
-        "import sys; assert 'matplotlib' not in sys.modules;"
-        "assert 'timm' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_fits_in_threads_do_not_disturb_each_other(X_S):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -461,15 +460,6 @@ def test_an_older_page_survives_a_failure(monkeypatch, tmp_path):
     with pytest.raises(OSError, match="no space left"):
         _report._write(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_importing_the_library_does_not_import_matplotlib():
-    code = "import rezsl_sk, sys; rezsl_sk.report, rezsl_sk.plotting; "
-    code += "print([m for m in sys.modules if m.startswith('matplotlib')])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.strip() == "[]", done.stderr
 
 
 # ---- in a browser ------------------------------------------------------------------
