@@ -1,7 +1,7 @@
 """Zero-shot learning from attributes with scikit-learn's habits."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import plotting
@@ -40,10 +40,11 @@ _MODULES = {
     "model_selection",
     "plotting",
     "streaming",
+    "tables",
 }
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name], __name__), name)
         globals()[name] = value
@@ -53,5 +54,5 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES})

@@ -85,8 +85,8 @@ def in_child(function: str, path: Path) -> Any:
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise CacheError(
-            f"{path} is damaged: it could not be read within {seconds} s. Delete it "
-            f"and write it again."
+            f"{path} could not be read within {seconds} s: it is damaged, or its disk "
+            f"is very slow. Delete it and write it again, or copy it to another disk."
         ) from None
     except (ValueError, RecursionError):
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]

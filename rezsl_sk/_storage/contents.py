@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -77,13 +78,40 @@ def _blocks(data):
         yield data[start : start + step]
 
 
-def write_array(file, name, values):
+def write_array(file: h5py.File, name: str, values: np.ndarray) -> None:
+    """Write numbers with their checksums and hash.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    name : str
+        Of the new data set.
+    values : ndarray
+        What to write.
+    """
     # Chunks, which checksums need, cannot be empty.
     data = file.create_dataset(name, data=values, fletcher32=values.size > 0)
     data.attrs["sha256"] = hashlib.sha256(_bytes_of(values)).hexdigest()
 
 
-def write_text(file, name, values):
+def write_text(file: h5py.File, name: str, values: Sequence[str] | np.ndarray) -> None:
+    """Write text with its hash.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    name : str
+        Of the new data set.
+    values : sequence of str
+        What to write; file names that are no Unicode are written as their bytes.
+
+    Raises
+    ------
+    ValueError
+        If a text cannot be stored, naming it.
+    """
     pieces = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):
         pieces[i] = _encoded(value)
@@ -106,8 +134,37 @@ def _encoded(value):
     return piece
 
 
-def write_features(file, first, blocks, n, path, check):
-    """Write blocks as they come; the first one tells row shape and type."""
+def write_features(
+    file: h5py.File,
+    first: np.ndarray,
+    blocks: Iterator[np.ndarray],
+    n: int,
+    path: Path,
+    check: Callable[[], None],
+) -> None:
+    """Write blocks as they come, with checksums and hash.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    first : ndarray of shape (m, d) or (m, r, d)
+        The first block, which tells shape and type of the rows.
+    blocks : iterator of ndarray
+        The other blocks.
+    n : int
+        Number of rows altogether.
+    path : Path
+        The name of the file, for messages.
+    check : callable
+        Called after each block; raises if the disk is full.
+
+    Raises
+    ------
+    ValueError
+        If a block has another shape or type, values that are not finite, or there
+        are not `n` rows.
+    """
     shape, dtype = first.shape[1:], first.dtype
     if dtype not in (np.float16, np.float32) or len(shape) not in (1, 2):
         raise ValueError(
