@@ -35,10 +35,12 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         Predicts the attributes. None means ``ReZSLRegressor(random_state=0)``. With
         an :class:`AttentionRegressor` X is of shape (n, r, d) wherever it is given.
 
-    class_attributes : DataFrame, (classes, matrix) or None, default=None
+    class_attributes : ClassTable, DataFrame, (classes, matrix), dict or None, \
+            default=None
         Attributes of all classes, seen and unseen: a DataFrame indexed by
-        class, or names (C,) and a matrix (C, a). None: the classes of y, each
-        an attribute of its own; nothing unseen can be named then.
+        class, names (C,) and a matrix (C, a), a dict from each name to its
+        vector, or a :class:`~rezsl_sk.tables.ClassTable`. None: the classes of
+        y, each an attribute of its own; nothing unseen can be named then.
 
     candidates : {"all", "unseen", "seen"} or array-like, default="all"
         Among which classes to choose. "all": generalised zero-shot learning.

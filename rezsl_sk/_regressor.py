@@ -71,7 +71,7 @@ from .decoding import (
     prototype_scores,
     score_rows,
 )
-from .tables import ClassTable, column_names, distinct_rows
+from .tables import ClassTable, column_names, distinct_rows, in_column_order
 
 if TYPE_CHECKING:
     import pandas
@@ -658,13 +658,15 @@ class ReZSLRegressor(
             As in :meth:`fit`. To predict into a file see
             :func:`rezsl_sk.streaming.predict_to_hdf5`.
 
-        prototypes : DataFrame indexed by class, array-like (k, a), or None
+        prototypes : ClassTable, DataFrame, (classes, matrix), dict, array (k, a), or \
+                None
             Attributes of the candidate classes in the units of S: any classes,
-            seen or not.
+            seen or not; what :meth:`rezsl_sk.tables.ClassTable.of` takes. The
+            columns of a DataFrame are matched by the names in fit.
 
         classes : array-like of shape (k,) or None, default=None
-            Names of the candidates. None: the index of a DataFrame, or row
-            numbers.
+            Names of the candidates. None: those of the table, or row numbers. A
+            table that names its classes has to name the same ones.
 
         Returns
         -------
@@ -701,11 +703,37 @@ class ReZSLRegressor(
             best[rows] = rank(block, 1)[0][:, 0]
         return best if names is None else names[best]
 
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """R² of the predicted attributes, the mean over attributes.
+
+        Zero-shot accuracy is a scorer: see Notes of the class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), or a file of features
+            As in :meth:`predict`.
+
+        y : array-like of shape (n, a) or (n,)
+            S. The columns of a DataFrame are matched by the names in fit.
+
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        score : float
+            At most 1.
+        """
+        check_is_fitted(self)
+        y = in_column_order(y, self.attribute_names_, "S")
+        return super().score(X, y, sample_weight)
+
     # ---- the checked way in -------------------------------------------------
 
     def _check_X_S(self, X, y, reset):
-        y = plain(y, "S")
-        names = column_names(y)
+        y, names = self._matched_columns(plain(y, "S"), reset)
         X, S = validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=True)
         if hasattr(S, "toarray"):
             S = S.toarray()
@@ -715,6 +743,12 @@ class ReZSLRegressor(
             self._y_ndim = S.ndim
             self.attribute_names_ = names
         return X, _in_own_precision(S, X.dtype)
+
+    def _matched_columns(self, S, reset):
+        """S with its columns as in the last fit, if that goes on, and their names."""
+        if reset and not (self.warm_start and hasattr(self, "coefs_")):
+            return S, column_names(S, "S")
+        return in_column_order(S, self.attribute_names_, "S"), self.attribute_names_
 
     def _check_X(self, X, reset=False):
         check_source(self, X)
@@ -731,12 +765,12 @@ class ReZSLRegressor(
 
         Never holds S twice, nor at all where it is a file.
         """
-        self.attribute_names_ = column_names(y)
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None; give S, the attributes of each sample's class."
             )
+        y, self.attribute_names_ = self._matched_columns(y, reset=True)
         y = open_rows(y, what="S")
         if not isinstance(y, Rows):
             y = validate_data(self, y=y, multi_output=True, y_numeric=True)
@@ -1280,7 +1314,7 @@ class ReZSLRegressor(
             raise ValueError(
                 f"prototypes has {table.attributes.shape[1]} attributes, but the model "
                 f"was fitted with {n_attributes}; each class needs a value for each of "
-                "them."
+                f"them.{table.turned(n_attributes)}"
             )
         return table.with_columns_of(self.attribute_names_, what="prototypes")
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from .metrics import ImbalanceReport, imbalance_report
 from .model_selection import _through_pipelines
-from .tables import distinct_rows
+from .tables import attribute_rows, distinct_rows, in_column_order
 
 
 def final_estimator(estimator):
@@ -116,15 +116,14 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
     """
     regressor = regressor_of(estimator, what)
     X, final = _through_pipelines(estimator, X)
-    y = np.asarray(y)
     if final is regressor:
-        S = y.reshape(len(y), -1).astype(regressor.attribute_offset_.dtype)
+        S = _attributes(regressor, y).astype(regressor.attribute_offset_.dtype)
         known = regressor.prototypes_.astype(S.dtype)
         table, number = distinct_rows(np.concatenate([S, known]))
         labels, seen = number[: len(S)], np.unique(number[len(S) :])
     else:
         X = np.asarray(X)  # a classifier fits its regressor without column names
-        labels, seen = y, final.seen_classes_
+        labels, seen = np.asarray(y), final.seen_classes_
         row = rows_of(final.class_names_, labels, type(final).__name__)
         S = final.class_attributes_[row]
     if S.shape[1] != len(regressor.attribute_offset_):
@@ -141,6 +140,12 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
         names=kept_names(regressor, attribute_names),
         seen=seen,
     )
+
+
+def _attributes(regressor, y):
+    """The attributes of samples (n, a), in the order in which they were fitted."""
+    S = attribute_rows(in_column_order(y, regressor.attribute_names_))
+    return S.reshape(len(S), -1)
 
 
 def kept_names(regressor, attribute_names=None):
@@ -182,8 +187,8 @@ def score_view(estimator, X, y, *, what):
     its prototypes.
     """
     X, final = _through_pipelines(estimator, X)
-    y = np.asarray(y)
     if is_classifier(final):
+        y = np.asarray(y)
         classes = final.classes_
         seen = np.isin(classes, final.seen_classes_)
         if seen.all() or not seen.any():
@@ -194,7 +199,7 @@ def score_view(estimator, X, y, *, what):
         return ScoreView(classes, seen, column, scores, float(final.seen_penalty_))
     if is_regressor(final) and len(final.prototypes_):
         known = final.prototypes_
-        S = y.reshape(len(y), -1).astype(known.dtype)
+        S = _attributes(final, y).astype(known.dtype)
         table, number = distinct_rows(np.concatenate([known, S]))
         seen = np.isin(np.arange(len(table)), number[: len(known)])
         scores = final._scores(final._check_X(X), table)

@@ -24,10 +24,11 @@ from sklearn.utils.validation import (
 
 from ._arrays import plain
 from ._atomic import all_or_nothing
-from ._blocks import Rows, blocks, check_source, open_rows
+from ._blocks import Rows, blocks, check_source, open_rows, working_dtype
 from ._company import refuse_numbered_labels, refuse_other_labels
 from ._interrupts import nested_fits
 from ._repr import TableReprMixin
+from ._scaling import AttributeSpace
 from .decoding import (
     SCORE_ROWS,
     highest_calibrated,
@@ -36,7 +37,7 @@ from .decoding import (
 )
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
-from .tables import ClassTable, check_names, distinct_rows
+from .tables import ClassTable, check_labels, check_names, distinct_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -198,6 +199,46 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             best[rows] = score(block).argmax(axis=1)
         return self.classes_[columns[best]]
 
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Accuracy over samples; the mean over classes is a scorer's.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Features.
+
+        y : array-like of shape (n,)
+            True labels.
+
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        accuracy : float
+            In [0, 1].
+
+        Warns
+        -----
+        UserWarning
+            If y has classes that are no candidates: their samples count as
+            errors, whatever the features.
+        """
+        check_is_fitted(self)
+        y = check_labels(y)
+        beyond = np.unique(y[~np.isin(y, self.classes_)])
+        if len(beyond):
+            warnings.warn(
+                f"y has classes that are not among the candidates: "
+                f"{beyond[:5].tolist()}{' and more' if len(beyond) > 5 else ''}. Their "
+                "samples count as errors; name classes as class_attributes does, or "
+                "set candidates.",
+                stacklevel=2,
+            )
+        return super().score(X, y, sample_weight)
+
     def with_classes(
         self, class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike]
     ) -> Self:
@@ -205,7 +246,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
         Parameters
         ----------
-        class_attributes : DataFrame or (classes, matrix)
+        class_attributes : ClassTable, DataFrame, (classes, matrix) or dict
             The new classes' attributes, in the table's units: (m, a).
 
         Returns
@@ -266,18 +307,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             return
         table = ClassTable.of(self.class_attributes, what="class_attributes")
         refuse_numbered_labels(self.seen_classes_, table.names)
-        if (table.names.dtype.kind in "US") != (_is_text(self.seen_classes_)):
-            raise ValueError(
-                f"y has labels such as {self.seen_classes_[0]!r} and class_attributes "
-                f"has classes such as {table.names[0]!r}; name classes in both alike."
-            )
-        missing = self.seen_classes_[~np.isin(self.seen_classes_, table.names)]
-        if len(missing):
-            raise ValueError(
-                f"class_attributes has no row for these classes of y: "
-                f"{missing[:5].tolist()}{' and more' if len(missing) > 5 else ''}. "
-                "Describe every class."
-            )
+        table.check_describes(self.seen_classes_)
         self._set_table(table)
 
     def _set_table(self, table):
@@ -353,6 +383,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         regions = self._regions = self._takes_regions()
         check_source(self, X, reset=True)
         X = open_rows(X, stream=self._streams and not regions)
+        if y is not None:
+            y = check_labels(y)
         if isinstance(X, Rows):
             # Their values are checked when they are read.
             validate_data(self, np.zeros((1, X.shape[1])))
@@ -369,6 +401,13 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             )
         self._read_table()
         self._choose_candidates()
+        dtype = working_dtype(X)
+        seen = self._attributes_of(self.seen_classes_).astype(dtype)
+        if not len(AttributeSpace(None).fit(seen).varying):
+            raise ValueError(
+                "no class can be told from another: every attribute has one value "
+                "over all classes of y. Describe them by attributes that differ."
+            )
         return X, group
 
     def _choose_penalty(self, X, group):
@@ -485,7 +524,3 @@ def check_classes(classes):
             f"{classes!r}."
         )
     return names
-
-
-def _is_text(labels):
-    return labels.dtype.kind in "US" or isinstance(labels[0], str)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .decoding import nearest_prototype, stack_calibrated
 from .metrics import harmonic_mean, mean_per_class_accuracy
-from .tables import distinct_rows
+from .tables import attribute_rows, check_labels, distinct_rows, in_column_order
 
 __all__ = [
     "ClassKFold",
@@ -302,7 +302,7 @@ def zero_shot_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> fl
     """
     X, final = _through_pipelines(estimator, X)
     if hasattr(final, "class_scores"):
-        y = np.asarray(y)
+        y = check_labels(y)
         names, index = np.unique(y, return_inverse=True)
         scores = final.class_scores(X, names)
         return mean_per_class_accuracy(index, scores.argmax(axis=1))
@@ -367,7 +367,7 @@ def gzsl_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> float:
     """
     X, final = _through_pipelines(estimator, X)
     if hasattr(final, "class_scores"):
-        names, index = np.unique(np.asarray(y), return_inverse=True)
+        names, index = np.unique(check_labels(y), return_inverse=True)
         candidates = np.union1d(names, final.seen_classes_)
         seen = np.isin(candidates, final.seen_classes_)
         scores = final.class_scores(X, candidates)
@@ -411,12 +411,14 @@ def _class_numbers(y):
             "class-disjoint splits need y: labels, or the attributes of each "
             "sample's class."
         )
-    y = np.asarray(y)
-    if not len(y):
+    labels = check_labels(y)
+    if not len(labels):
         raise ValueError("class-disjoint splits need at least one sample, got none.")
-    if y.ndim == 1:
-        return np.unique(y, return_inverse=True)[1]
-    return distinct_rows(y)[1]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = check_labels(labels[:, 0])
+    if labels.ndim == 1:
+        return np.unique(labels, return_inverse=True)[1]
+    return distinct_rows(attribute_rows(y, "y"))[1]
 
 
 def _through_pipelines(estimator, X):
@@ -436,7 +438,8 @@ def _through_pipelines(estimator, X):
 
 def _as_fitted(final, y):
     """y as (n, a) in the precision in which the prototypes are kept."""
-    y = np.asarray(y)
+    y = in_column_order(y, getattr(final, "attribute_names_", None))
+    y = attribute_rows(y)
     y = y.reshape(len(y), -1)
     prototypes = getattr(final, "prototypes_", None)
     return y if prototypes is None else y.astype(prototypes.dtype)

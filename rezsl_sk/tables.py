@@ -90,6 +90,7 @@ class ClassTable:
         names: ArrayLike | None = None,
         attribute_names: ArrayLike | None = None,
         what: str = "the class table",
+        allow_missing: bool = False,
     ) -> Self:
         """A table of anything that describes classes.
 
@@ -112,6 +113,10 @@ class ClassTable:
         what : str, default="the class table"
             How messages call the table: the parameter that it was given as.
 
+        allow_missing : bool, default=False
+            Whether NaN may stand for a value that is missing. No estimator takes
+            such a table; a feature cache can keep it.
+
         Returns
         -------
         table : ClassTable
@@ -130,9 +135,9 @@ class ClassTable:
         pair = _pair(table, what)
         if pair is not None:
             own, matrix = pair
-            table = cls.of(matrix, names=own, what=what)
+            table = cls.of(matrix, names=own, what=what, allow_missing=allow_missing)
         if isinstance(table, ClassTable):
-            if names is None and attribute_names is None:
+            if names is None and attribute_names is None and allow_missing:
                 return table
             own = None if table.numbered else table.names
             matrix, columns = table.attributes, table.attribute_names
@@ -154,12 +159,13 @@ class ClassTable:
         if attribute_names is None:
             attribute_names = columns
         new = cls.__new__(cls)
-        new._set(what, own if own is not None else names, matrix, attribute_names)
+        first = names if own is None else own
+        new._set(what, first, matrix, attribute_names, allow_missing)
         if own is not None and names is not None:
             new = new._in_order_of(check_names(names, None, what), what)
         return new
 
-    def _set(self, what, names, attributes, attribute_names):
+    def _set(self, what, names, attributes, attribute_names, allow_missing=False):
         matrix = _matrix(attributes, names, what)
         self.numbered = names is None
         if names is None:
@@ -177,7 +183,7 @@ class ClassTable:
             attribute_names = check_attribute_names(
                 attribute_names, matrix.shape[1], what
             )
-        bad = ~np.isfinite(matrix)
+        bad = np.isinf(matrix) if allow_missing else ~np.isfinite(matrix)
         if bad.any():
             rows = np.flatnonzero(bad.any(axis=1))
             row, column = np.argwhere(bad)[0]
@@ -277,6 +283,7 @@ class ClassTable:
             raise ValueError(
                 f"{what} has {other.attributes.shape[1]} attributes, those of fit "
                 f"{self.attributes.shape[1]}; describe all classes by the same."
+                f"{other.turned(self.attributes.shape[1])}"
             )
         other = other.with_columns_of(self.attribute_names, what=what)
         known = np.intersect1d(other.names, self.names)
@@ -324,6 +331,12 @@ class ClassTable:
         new.numbered = self.numbered
         return new
 
+    def turned(self, n_attributes: int) -> str:
+        """A sentence for messages, if the table seems to have its axes exchanged."""
+        if len(self) != n_attributes:
+            return ""
+        return " It looks transposed: it has a row for each of them. Give table.T."
+
     def equal_classes(self) -> list[np.ndarray]:
         """Sets of classes that no attribute tells apart.
 
@@ -336,6 +349,102 @@ class ClassTable:
         return [
             self.names[row == which] for which in np.flatnonzero(np.bincount(row) > 1)
         ]
+
+    def check_describes(
+        self, labels: np.ndarray, *, what: str = "class_attributes"
+    ) -> None:
+        """Refuse labels that no row describes; warn of rows that are not theirs.
+
+        Parameters
+        ----------
+        labels : ndarray of shape (K,)
+            The distinct labels of y.
+
+        what : str, default="class_attributes"
+            How messages call the table.
+
+        Raises
+        ------
+        ValueError
+            If a label has no row; the message says what the reason seems to be.
+
+        Warns
+        -----
+        UserWarning
+            If the table only numbers its rows, and the labels seem to count from
+            1, or the columns seem to be the classes.
+        """
+        kinds_differ = _is_text(labels) != _is_text(self.names)
+        missing = labels if kinds_differ else labels[~np.isin(labels, self.names)]
+        if kinds_differ:
+            raise ValueError(
+                f"y has labels such as {_shown(labels[0])} and {what} has classes such "
+                f"as {_shown(self.names[0])}; name classes in both alike."
+                f"{self._reason(labels, missing)}"
+            )
+        if len(missing):
+            raise ValueError(
+                f"{what} has no row for these classes of y: {_some(missing)}. Describe "
+                f"every class.{self._reason(labels, missing)}"
+            )
+        if not self.numbered or labels.dtype.kind not in "iu":
+            return
+        n_rows, n_columns = self.attributes.shape
+        # Where all classes but the first are there, it was probably held out.
+        if labels[0] > 0 and labels[-1] == len(labels) < n_rows - 1:
+            warnings.warn(
+                f"y has the labels {labels[0]} to {labels[-1]}, and {what} names no "
+                "classes, so that its rows count from 0: the labels seem to count from "
+                "1. Index the table by class, or give (classes, matrix).",
+                stacklevel=5,
+            )
+        elif (
+            self.attribute_names is None
+            and n_columns < n_rows
+            and n_columns in (len(labels), labels[-1] + 1)
+        ):
+            warnings.warn(
+                f"{what} names no classes and has as many columns as y has classes, "
+                f"{n_columns}, and {n_rows} rows. If its columns are the classes, give "
+                "the table's transpose; else index it by class, or give (classes, "
+                "matrix).",
+                stacklevel=5,
+            )
+
+    def _reason(self, labels, missing):
+        """Why rows may be missing, as a sentence, or nothing."""
+        n_rows, n_columns = self.attributes.shape
+        columns = self.attribute_names
+        whole = labels.dtype.kind in "iu"
+        if self.numbered and whole and labels[0] > 0 and labels[-1] == n_rows:
+            return (
+                " The labels seem to count from 1, and the rows of the table count "
+                "from 0: index the table by class."
+            )
+        if columns is None and whole and self.numbered:
+            columns = np.arange(n_columns).astype(str)
+        if columns is not None and np.isin(labels.astype(str), columns).all():
+            return " It looks transposed: its columns are these classes. Give table.T."
+        numbers = {_as_whole(name): name for name in self.names.tolist()}
+        for label in missing.tolist():
+            number = _as_whole(label)
+            if number is not None and number in numbers:
+                return (
+                    f" {label!r} and {numbers[number]!r} are not the same name: names "
+                    "such as '001' become numbers unless a table is read with "
+                    "dtype=str."
+                )
+        if self.numbered and not whole:
+            if n_columns == len(labels) != n_rows:
+                return (
+                    " It has as many columns as y has classes: if these are the "
+                    "classes, give the table's transpose with its columns' names."
+                )
+            return (
+                " The table names no classes: index it by class (set_index), or give "
+                "(classes, matrix)."
+            )
+        return ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -537,6 +646,8 @@ def check_names(names, n, what):
             f"{what} needs a name for each of its {n} classes, got "
             f"{len(names)} names (shape {array.shape})."
         )
+    if array.dtype.kind == "U" and array.tolist() != names:
+        raise ValueError(f"{what} has names of classes that end in a NUL character.")
     unique, count = np.unique(array, return_counts=True)
     if (count > 1).any():
         raise ValueError(
@@ -551,6 +662,82 @@ def _names(names):
         return list(names)
     except TypeError:
         return [names]  # one name instead of a list of them: the count will not fit
+
+
+def check_labels(y, what="y"):
+    """Labels as an array, or a sentence about missing and mixed ones.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,), or DataFrame with one column
+        Names or numbers of classes.
+
+    what : str
+        How messages call y.
+
+    Returns
+    -------
+    y : ndarray
+        Whole numbers in an object array as an array of integers.
+    """
+    if _is_frame(y) and y.shape[1] == 1:
+        y = y.iloc[:, 0]
+    y = np.asarray(y)
+    if y.dtype.kind != "O" or y.ndim != 1:
+        return y
+    labels = y.tolist()
+    missing = [i for i, label in enumerate(labels) if _is_missing(label)]
+    if missing:
+        raise ValueError(
+            f"{what} has no label (None or NaN) in the rows {_some(missing)}; label "
+            "them, or leave these rows out."
+        )
+    if len({isinstance(label, str) for label in labels}) > 1:
+        text = next(label for label in labels if isinstance(label, str))
+        other = next(label for label in labels if not isinstance(label, str))
+        raise ValueError(
+            f"{what} mixes text, such as {text!r}, and other labels, such as "
+            f"{other!r}; use one kind, the one of the table."
+        )
+    whole = (int, np.integer)
+    if all(isinstance(i, whole) and not isinstance(i, bool) for i in labels):
+        return np.array(labels)
+    return y
+
+
+def attribute_rows(S, what="S"):
+    """The attributes of samples as an array of numbers, whatever holds them.
+
+    Parameters
+    ----------
+    S : DataFrame or array-like of shape (n, a) or (n,)
+
+    what : str
+        How messages call S.
+
+    Returns
+    -------
+    S : ndarray of shape (n, a) or (n,)
+        float64 where the columns of a DataFrame are nullable, objects, or of
+        several types, else of the type of S.
+    """
+    if _is_frame(S):
+        _refuse_text_columns(S, (), what)
+    values = np.asarray(S)
+    return values if values.dtype.kind in "biuf" else _numbers(values, what)
+
+
+def _is_text(labels):
+    return labels.dtype.kind in "US" or isinstance(labels[0], str)
+
+
+def _as_whole(name):
+    """The whole number that a name stands for, or None."""
+    try:
+        number = int(name)
+    except (TypeError, ValueError):
+        return None
+    return number if isinstance(name, str) or number == name else None
 
 
 # ---- reading ---------------------------------------------------------------------

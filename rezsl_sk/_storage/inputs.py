@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..tables import ClassTable
+
 if TYPE_CHECKING:
     import pandas
 
@@ -98,69 +100,23 @@ def check_classes(
 
 
 def _checked_table(class_attributes, attribute_names, allow_missing):
-    if hasattr(class_attributes, "columns"):  # a DataFrame, without importing pandas
-        classes = class_attributes.index
-        table = class_attributes.to_numpy()
-        if attribute_names is None:
-            attribute_names = class_attributes.columns
-    else:
-        try:
-            classes, table = class_attributes
-        except (TypeError, ValueError):
-            raise ValueError(
-                "class_attributes is neither a DataFrame indexed by class nor a pair "
-                "(classes, matrix)."
-            ) from None
-    classes = _names(classes, "the list of classes")
-    table = np.asarray(table)
-    if table.dtype.kind not in "fiub":
+    table = ClassTable.of(
+        class_attributes,
+        attribute_names=attribute_names,
+        what="class_attributes",
+        allow_missing=True,
+    )
+    classes = _names(table.names, "the list of classes")
+    missing = np.argwhere(np.isnan(table.attributes))
+    if len(missing) and not allow_missing:
+        row, column = missing[0]
         raise ValueError(
-            f"class_attributes has the type {table.dtype}; attributes are numbers."
+            f"class_attributes of {classes[row]!r} are not finite: nan in column "
+            f"{column + 1}. Fill it in, or allow missing values (allow_missing=True, "
+            "--allow-missing)."
         )
-    table = np.ascontiguousarray(table, dtype=np.float64)
-    if table.ndim != 2 or len(table) != len(classes) or table.shape[1] == 0:
-        raise ValueError(
-            f"class_attributes has the shape {table.shape} for {len(classes)} "
-            f"classes; it must be (classes, attributes)."
-        )
-    good = np.isfinite(table) | (allow_missing & np.isnan(table))
-    if not good.all():
-        row, column = (int(i) for i in np.argwhere(~good)[0])
-        raise ValueError(
-            f"class_attributes of {classes[row]!r} are not finite: "
-            f"{table[row, column]} in column {column + 1}. Fill it in"
-            + (
-                ", or allow missing values (allow_missing=True, --allow-missing)."
-                if np.isnan(table[row, column])
-                else "."
-            )
-        )
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise ValueError(
-            f"class_attributes lists {twice!r} more than once; each class has one row."
-        )
-    if attribute_names is not None:
-        attribute_names = [str(name) for name in attribute_names]
-        if len(attribute_names) != table.shape[1]:
-            raise ValueError(
-                f"{len(attribute_names)} attribute names were given for "
-                f"{table.shape[1]} attributes."
-            )
-        seen = {}
-        for column, name in enumerate(attribute_names, 1):
-            if not name.strip():
-                raise ValueError(
-                    f"The attribute in column {column} has no name; give each a name, "
-                    f"or none at all."
-                )
-            if name in seen:
-                raise ValueError(
-                    f"Two attributes are named {name!r}, in columns {seen[name]} and "
-                    f"{column}; give each a name of its own."
-                )
-            seen[name] = column
-    return classes, table, attribute_names
+    columns = table.attribute_names
+    return classes, table.attributes, None if columns is None else columns.tolist()
 
 
 def check_splits(splits, n):

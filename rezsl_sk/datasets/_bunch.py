@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import Bunch
 
+from ..tables import check_attribute_names
+
 
 def few(values):
     """First five of some values for an error message."""
@@ -57,6 +59,9 @@ def _check_table(where, attributes, class_names, attribute_names, original_attri
             f"{where}: {len(attribute_names)} attribute names for "
             f"{attributes.shape[1]} attributes; give one name per attribute."
         )
+    if attribute_names is not None:
+        n = attributes.shape[1]
+        check_attribute_names(attribute_names, n, f"{where}: the attribute table")
     if (
         original_attributes is not None
         and original_attributes.shape != attributes.shape
