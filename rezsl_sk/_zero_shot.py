@@ -37,7 +37,7 @@ from .decoding import (
 )
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
-from .tables import ClassTable, check_labels, check_names, distinct_rows
+from .tables import ClassTable, check_labels, check_names, distinct_rows, names_or_none
 
 if TYPE_CHECKING:
     import pandas
@@ -313,7 +313,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     def _set_table(self, table):
         self._table = table
         self.class_names_, self.class_attributes_ = table.names, table.attributes
-        self._attribute_names = table.attribute_names
+        self._attribute_names = names_or_none(table.attribute_names)
 
     def _choose_candidates(self):
         names = self.class_names_

@@ -48,7 +48,8 @@ class ClassTable:
         As given.
 
     attribute_names : ndarray of str, shape (a,), or None
-        As given; None also where the names are just 0, 1, 2, ... in this order.
+        As given. Names 0, 1, 2, ... in this order are positions: such columns are
+        not matched by name.
 
     numbered : bool
         Whether `names` are only the numbers of the rows, from 0, because the
@@ -143,7 +144,7 @@ class ClassTable:
             matrix, columns = table.attributes, table.attribute_names
         elif _is_frame(table):
             own = None if _is_default_index(table.index) else list(table.index)
-            matrix, columns = table, column_names(table, what)
+            matrix, columns = table, _columns(table, what)
             _warn_of_lost_header(table, columns, what)
         elif isinstance(table, Mapping):
             own = list(table)
@@ -194,8 +195,6 @@ class ClassTable:
                 f"first of {bad.sum()}. Fill them in, or leave these classes out: "
                 f"{_some(names[rows])}."
             )
-        if attribute_names is not None and _counts_up(attribute_names):
-            attribute_names = None
         self.names, self.attributes = names.copy(), matrix
         self.attribute_names = attribute_names
         self._freeze()
@@ -324,7 +323,7 @@ class ClassTable:
             attributes wanted have no names.
         """
         order = _order_of_columns(self.attribute_names, attribute_names, what)
-        if attribute_names is None:
+        if names_or_none(attribute_names) is None:
             return self
         attributes = self.attributes if order is None else self.attributes[:, order]
         new = self._with(self.names, attributes, np.array(attribute_names, dtype=str))
@@ -399,7 +398,7 @@ class ClassTable:
                 stacklevel=5,
             )
         elif (
-            self.attribute_names is None
+            names_or_none(self.attribute_names) is None
             and n_columns < n_rows
             and n_columns in (len(labels), labels[-1] + 1)
         ):
@@ -414,7 +413,7 @@ class ClassTable:
     def _reason(self, labels, missing):
         """Why rows may be missing, as a sentence, or nothing."""
         n_rows, n_columns = self.attributes.shape
-        columns = self.attribute_names
+        columns = names_or_none(self.attribute_names)
         whole = labels.dtype.kind in "iu"
         if self.numbered and whole and labels[0] > 0 and labels[-1] == n_rows:
             return (
@@ -518,11 +517,18 @@ def column_names(table, what="the table"):
     ValueError
         If a name is blank or stands twice.
     """
+    return names_or_none(_columns(table, what))
+
+
+def names_or_none(names):
+    """Names of attributes (a,), or None where they only count: 0, 1, 2, ..."""
+    return None if names is None or _counts_up(names) else names
+
+
+def _columns(table, what):
+    """Names of a DataFrame's columns as strings; of anything else None."""
     columns = getattr(table, "columns", None)
-    if columns is None:
-        return None
-    names = check_attribute_names(columns, len(columns), what)
-    return None if _counts_up(names) else names
+    return None if columns is None else check_attribute_names(columns, None, what)
 
 
 def in_column_order(S, attribute_names, what="S"):
@@ -543,15 +549,19 @@ def in_column_order(S, attribute_names, what="S"):
     -------
     S : as given, or DataFrame of the same columns
     """
-    order = _order_of_columns(column_names(S, what), attribute_names, what)
+    order = _order_of_columns(_columns(S, what), attribute_names, what)
     if order is None:
         return S
     return S.iloc[:, order] if _is_frame(S) else np.asarray(S)[:, order]
 
 
 def check_attribute_names(names, n, what):
-    """Names of attributes as an array of str of shape (n,): none blank, each once."""
+    """Names of attributes as an array of str of shape (n,): none blank, each once.
+
+    n None: any number.
+    """
     names = np.asarray([str(name) for name in names], dtype=np.str_)
+    n = len(names) if n is None else n
     if len(names) != n:
         raise ValueError(
             f"{what} has {n} attributes, but {len(names)} attribute names were given; "
@@ -585,9 +595,12 @@ def _counts_up(columns):
 
 def _order_of_columns(columns, wanted, what):
     """Which column each wanted attribute is, or None where they go by position."""
+    wanted = names_or_none(wanted)
     if columns is None:
         return None
     if wanted is None:
+        if _counts_up(columns):
+            return None
         if set(columns.tolist()) == {str(i) for i in range(len(columns))}:
             raise ValueError(
                 f"{what} has columns numbered {columns[:5].tolist()}... and the model "
@@ -597,6 +610,8 @@ def _order_of_columns(columns, wanted, what):
         return None
     given, needed = set(columns.tolist()), set(np.asarray(wanted).tolist())
     if given != needed:
+        if _counts_up(columns) and len(columns) == len(wanted):
+            return None
         raise ValueError(
             f"{what} has other attributes than those of fit; missing: "
             f"{sorted(needed - given)[:5]}, unknown: {sorted(given - needed)[:5]}. "

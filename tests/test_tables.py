@@ -19,6 +19,7 @@ from rezsl_sk.tables import (
     column_names,
     distinct_rows,
     in_column_order,
+    names_or_none,
 )
 
 # ---- distinct rows -----------------------------------------------------------
@@ -141,11 +142,22 @@ def test_numbers_in_order_are_positions_whatever_their_type():
     # As to_csv and read_csv give back the columns 0, 1, ..., 11.
     frame = pd.DataFrame(np.eye(12)).rename(columns=str)
     assert column_names(frame) is None
-    assert ClassTable.of(frame).with_columns_of(None).attribute_names is None
+    same = ClassTable.of(frame).with_columns_of(None)
+    np.testing.assert_array_equal(same.attributes, np.eye(12))
     named = np.array([f"a{i}" for i in range(12)])
     table = ClassTable.of(frame).with_columns_of(named)
     assert table.attribute_names.tolist() == named.tolist()
     np.testing.assert_array_equal(table.attributes, np.eye(12))
+
+
+def test_numbers_out_of_order_in_fit_are_names():
+    # A frame whose columns count is then matched by number, an array is not.
+    frame = pd.DataFrame([[1.0, 2.0]])
+    assert ClassTable.of(frame).with_columns_of(["1", "0"]).attributes.tolist() == [
+        [2, 1]
+    ]
+    assert in_column_order(frame, np.array(["1", "0"])).to_numpy().tolist() == [[2, 1]]
+    assert in_column_order([[1, 2]], np.array(["1", "0"])) == [[1, 2]]
 
 
 def test_columns_of_samples_are_put_in_order():
@@ -263,7 +275,7 @@ def test_a_matrix_numbers_its_classes():
     for matrix in (np.eye(3), np.eye(3).tolist(), pd.DataFrame(np.eye(3))):
         table = ClassTable.of(matrix)
         assert table.numbered and table.names.tolist() == [0, 1, 2]
-        assert table.attribute_names is None
+        assert names_or_none(table.attribute_names) is None
         assert not ClassTable.of(matrix, names=[5, 6, 7]).numbered
     # Two vectors are no pair of names and matrix.
     assert ClassTable.of([[1, 2], [3, 4]]).attributes.tolist() == [[1, 2], [3, 4]]
