@@ -383,8 +383,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         regions = self._regions = self._takes_regions()
         check_source(self, X, reset=True)
         X = open_rows(X, stream=self._streams and not regions)
-        if y is not None:
-            y = check_labels(y)
+        y = check_labels(y)
         if isinstance(X, Rows):
             # Their values are checked when they are read.
             validate_data(self, np.zeros((1, X.shape[1])))

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
+from rezsl_sk._views import attribute_view, score_view
 from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.model_selection import (
     ClassKFold,
@@ -662,3 +663,40 @@ def test_what_cannot_be_scored_is_said(scorer, data):
     ]:
         with pytest.raises(NotFittedError):
             scorer(model, X, target)
+
+
+def test_folds_of_labels_and_attributes_in_every_form():
+    rows = np.repeat(np.arange(6), 4)
+    S = pd.DataFrame({"a": rows // 2, "b": (rows % 2).astype(float)})
+    expected = [test.tolist() for _, test in ClassKFold(3).split(rows, rows)]
+    for y in (
+        S.assign(c=S["b"] > 0),
+        S.convert_dtypes(),
+        S.astype(object),
+        pd.DataFrame({"class": [f"c{row}" for row in rows]}),
+        pd.DataFrame({"class": pd.array(rows, dtype="Int64")}),
+        np.array([f"c{row}" for row in rows])[:, np.newaxis],
+    ):
+        folds = [test.tolist() for _, test in ClassKFold(3).split(rows, y)]
+        assert folds == expected
+    with pytest.raises(ValueError, match=r"no numbers: \['c'\]"):
+        next(ClassKFold(3).split(rows, S.assign(c="text")))
+
+
+def test_scorers_match_the_columns_of_S_by_name():
+    data = make_zero_shot(n_features=16, n_seen=12, n_unseen=3, random_state=0)
+    X, labels = data.X[data.trainval], data.labels[data.trainval]
+    S = pd.DataFrame(data.attributes[labels]).add_prefix("a")
+    turned = S[S.columns[::-1]]
+    train, test = next(GZSLKFold(3).split(X, labels))
+    reg = ReZSLRegressor((), max_iter=2, random_state=0).fit(X[train], S.iloc[train])
+    for scorer in (zero_shot_scorer, gzsl_scorer):
+        score = scorer(reg, X[test], S.iloc[test])
+        assert scorer(reg, X[test], turned.iloc[test]) == score > 0
+    for view in (attribute_view, score_view):
+        mine, other = (
+            view(reg, X[test], y.iloc[test], what="test") for y in (S, turned)
+        )
+        for name in ("target", "column"):
+            if hasattr(mine, name):
+                np.testing.assert_array_equal(getattr(mine, name), getattr(other, name))

@@ -25,6 +25,7 @@ from rezsl_sk.datasets import make_zero_shot
 from rezsl_sk.losses import ReMSELoss
 from rezsl_sk.metrics import imbalance_report, mean_per_class_accuracy
 from rezsl_sk.model_selection import ClassKFold, zero_shot_scorer
+from rezsl_sk.tables import ClassTable
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -903,3 +904,44 @@ def test_one_sample_per_class_is_said_not_to_be_a_table(data):
     assert caught[0].filename == __file__
     plain = {"classification_weight": 0, "feature_weight": 0}
     ReZSLRegressor((), max_iter=1, random_state=0, **plain).fit(X, S).predict(X, S)
+
+
+def test_columns_of_S_are_matched_by_name_wherever_S_is_given(data, X_S):
+    X, S = X_S
+    S = pd.DataFrame(S).add_prefix("a")
+    turned = S[S.columns[::-1]]
+    reg = quick(warm_start=True).fit(X, S)
+    assert reg.score(X, turned) == reg.score(X, S)
+    once = clone(reg).fit(X, S)
+    np.testing.assert_array_equal(
+        once.fit(X, turned).predict(X), reg.fit(X, S).predict(X)
+    )
+    parts = [quick().partial_fit(X, S).partial_fit(X, new) for new in (S, turned)]
+    assert len(parts[1].prototypes_) == len(parts[0].prototypes_)
+    np.testing.assert_array_equal(parts[1].predict(X), parts[0].predict(X))
+    for refuse in (reg.score, reg.partial_fit):
+        with pytest.raises(ValueError, match="S has other attributes than those of fi"):
+            refuse(X, S.rename(columns={"a0": "b0"}))
+
+
+def test_prototypes_in_every_form_name_the_same_classes(data, X_S):
+    X, S = X_S
+    names = data.class_names
+    reg = quick().fit(X, pd.DataFrame(S).add_prefix("a"))
+    frame = pd.DataFrame(data.attributes, index=names).add_prefix("a")
+    expected = names[reg.predict(X, prototypes=data.attributes)]
+    for table, classes in [
+        (frame, None),
+        (frame[frame.columns[::-1]], names[::-1]),
+        ((names, data.attributes), None),
+        ((names[::-1], frame), None),
+        (dict(zip(names, data.attributes, strict=True)), None),
+        (ClassTable(names, data.attributes), None),
+    ]:
+        np.testing.assert_array_equal(reg.predict(X, table, classes), expected)
+    with pytest.raises(ValueError, match="prototypes comes with two sets of names"):
+        reg.predict(X, prototypes=frame, classes=range(len(names)))
+    with pytest.raises(ValueError, match="prototypes is a pair .matrix, names."):
+        reg.predict(X, prototypes=(data.attributes, names))
+    with pytest.raises(ValueError, match="looks transposed"):
+        reg.predict(X, prototypes=frame.T)

@@ -13,6 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
+from rezsl_sk.baselines import ESZSL
+from rezsl_sk.datasets import load_xlsa17, make_zero_shot
+from rezsl_sk.model_selection import ClassKFold
 from rezsl_sk.tables import (
     ClassTable,
     check_names,
@@ -424,3 +428,147 @@ def test_the_module_needs_numpy_alone():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+# ---- labels and the table that describes them --------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made():
+    return make_zero_shot(random_state=0)
+
+
+def fit(table, y, made):
+    """A fast classifier with a table, on the seen classes."""
+    return ESZSL(class_attributes=table).fit(made.X[made.trainval], y)
+
+
+def test_labels_in_every_form_are_the_same(made):
+    rows = made.labels[made.trainval]
+    table = pd.DataFrame(made.attributes)
+    expected = fit(table, rows, made).decision_function(made.X)
+    for y in (
+        rows.astype(object),
+        rows.tolist(),
+        pd.Series(rows).astype("Int64"),
+        pd.DataFrame({"class": rows}),
+        pd.Categorical(rows),
+    ):
+        clf = fit(table, y, made)
+        np.testing.assert_array_equal(clf.decision_function(made.X), expected)
+        assert clf.classes_.dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda y: np.where(np.arange(len(y)) == 3, None, y), r"None or NaN.*\[3\]"),
+        (lambda y: pd.array([pd.NA, *y[1:]], dtype=object), r"None or NaN.*\[0\]"),
+        (lambda y: np.array([7, *y[1:]], dtype=object), "mixes text, such as 'seen"),
+    ],
+    ids=["None", "NA", "mixed"],
+)
+def test_missing_and_mixed_labels_are_a_sentence(made, spoil, message):
+    y = spoil(made.y[made.trainval].astype(object))
+    table = (made.class_names, made.attributes)
+    with pytest.raises(ValueError, match=f"^y .*{message}"):
+        fit(table, y, made)
+    with pytest.raises(ValueError, match=f"^y .*{message}"):
+        next(ClassKFold(3).split(made.X[made.trainval], y))
+
+
+def test_labels_that_count_from_1_are_suspected(made):
+    rows = made.labels[made.trainval]  # 0 to 39 of 50
+    for table in (pd.DataFrame(made.attributes), made.attributes):
+        fit(table, rows, made)
+        with pytest.warns(UserWarning, match="labels seem to count from 1"):
+            fit(table, rows + 1, made)
+        with pytest.raises(ValueError, match="The labels seem to count from 1"):
+            fit(table[:40], rows + 1, made)
+    # Who names the classes is believed, and the first class may be held out.
+    fit((np.arange(50), made.attributes), rows + 1, made)
+    named = pd.DataFrame(made.attributes)
+    named.index.name = "class"
+    fit(named, rows + 1, made)
+    fit(made.attributes[:41], rows + 1, made)
+
+
+def test_transposed_tables_are_recognised(made):
+    y, rows = made.y[made.trainval], made.labels[made.trainval]
+    frame = pd.DataFrame(
+        made.attributes, index=made.class_names, columns=made.attribute_names
+    )
+    for table, labels in [
+        (frame.T, y),
+        (pd.DataFrame(made.attributes.T), rows),
+        (made.attributes.T, rows),
+    ]:
+        with pytest.raises(ValueError, match="looks transposed.*Give table.T"):
+            fit(table, labels, made)
+    # As many columns as y has classes, and more rows: attributes by seen classes.
+    seen = np.random.default_rng(0).random((85, 40))
+    with pytest.warns(UserWarning, match="as many columns as y has classes.*transpose"):
+        fit(seen, rows, made)
+    fit((range(85), seen), rows, made)
+
+
+@pytest.mark.parametrize(
+    ("index", "form", "message"),
+    [
+        (None, "name{}", r"names no classes: index it by class \(set_index\)"),
+        (pd.RangeIndex(50, name="class"), "{:03d}", "'000' and 0 are not the same.*=s"),
+        ([str(i) for i in range(50)], "{:03d}", "'000' and '0' are not.*dtype=str"),
+    ],
+    ids=["unnamed", "numbers", "text"],
+)
+def test_names_that_were_read_as_numbers_are_recognised(made, index, form, message):
+    y = [form.format(row) for row in made.labels[made.trainval]]
+    with pytest.raises(ValueError, match=message):
+        fit(pd.DataFrame(made.attributes, index=index), y, made)
+
+
+def test_a_table_constant_over_the_seen_classes_is_a_sentence(made):
+    table = made.attributes[:, :3].copy()
+    table[made.seen_classes] = 1
+    for estimator in (
+        ESZSL(),
+        ZeroShotClassifier(ReZSLRegressor((), max_iter=1, random_state=0)),
+    ):
+        estimator.set_params(class_attributes=(made.class_names, table))
+        with pytest.raises(ValueError, match="no class can be told from another"):
+            estimator.fit(made.X[made.trainval], made.y[made.trainval])
+
+
+def test_score_warns_of_classes_that_cannot_be_named(made):
+    X, y = made.X[made.trainval], made.y[made.trainval]
+    clf = fit((made.class_names, made.attributes), y, made)
+    assert clf.score(X, y) > 0.5
+    with pytest.warns(UserWarning, match="not among the candidates: .'SEEN01'"):
+        assert clf.score(X, np.char.upper(y)) == 0
+
+
+def test_real_tables_raise_no_alarm(xlsa17):
+    read = 0
+    for folder in sorted(xlsa17.iterdir()):
+        features = [p.stem for p in folder.glob("*.mat") if p.stem != "att_splits"]
+        if not features:
+            continue
+        data = load_xlsa17(xlsa17, folder.name, features=features[0])
+        labels = np.unique(data.labels[data.trainval])
+        ClassTable.of(pd.DataFrame(data.attributes)).check_describes(labels)
+        frame = pd.DataFrame(
+            data.attributes, index=data.class_names, columns=data.attribute_names
+        )
+        ClassTable.of(frame).check_describes(data.class_names[labels])
+        read += 1
+    assert read
+
+
+@pytest.mark.parametrize("name", ["emoji", "cards"])
+def test_real_tables_in_files_raise_no_alarm(shared, name):
+    table = pd.read_csv(shared / "data" / name / "classes.csv", index_col="class")
+    seen = np.unique(table.index[table.pop("split") == "seen"].astype(str))
+    table = pd.get_dummies(table).copy()
+    ClassTable.of(table).check_describes(seen)
+    with pytest.raises(ValueError, match=r"set_index\('class'\)"):
+        ClassTable.of(table.reset_index())
