@@ -58,7 +58,9 @@ def order_like(
     wanted = [str(entry) for entry in image_files]
     if not wanted:
         raise ImageError(f"{source} lists no images.")
-    entries, there = _Ends(wanted), _Ends(images.files)
+    # Folders above those that hold all the images say nothing of a single one.
+    own = [_from_the_end(name) for name in images.names]
+    entries, there = _Ends(wanted), _Ends(images.files, own)
     shared = [there.longest(parts) for parts in entries.parts]
     chosen, by_name_alone = [None] * len(wanted), []
     for i, (parts, length) in enumerate(zip(entries.parts, shared, strict=True)):
@@ -67,7 +69,7 @@ def order_like(
         if len(candidates) != 1 or len(entries.with_end(end)) != 1:
             continue
         at = candidates[0]
-        if there.are_at_odds(entries, there.parts[at], parts, length):
+        if there.are_at_odds(entries, own[at], parts, length):
             continue
         chosen[i] = at
         if length == 1 and images.names[at].count("/"):
@@ -86,7 +88,7 @@ def order_like(
             at
             for at in there.with_end(parts[:length])
             if at not in taken
-            and not there.are_at_odds(entries, there.parts[at], parts, length)
+            and not there.are_at_odds(entries, own[at], parts, length)
         ]
         rivals = [
             wanted[j]
@@ -142,14 +144,17 @@ def _either(names):
 
 
 class _Ends:
-    """Paths as their parts from the end, sorted, so that those of one end adjoin."""
+    """Paths as their parts from the end, sorted, so that those of one end adjoin.
 
-    def __init__(self, paths):
+    `own` are the parts below the folder of the collection, where there is one.
+    """
+
+    def __init__(self, paths, own=None):
         self.parts = [_from_the_end(path) for path in paths]
         self.order = sorted(range(len(paths)), key=self.parts.__getitem__)
         self.sorted = [self.parts[i] for i in self.order]
         self.folders = {}
-        for parts in self.parts:
+        for parts in self.parts if own is None else own:
             for depth, folder in enumerate(parts[1:], 1):
                 self.folders.setdefault(depth, set()).add(folder)
 

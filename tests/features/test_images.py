@@ -429,6 +429,13 @@ def test_a_folder_of_both_lists_is_the_same_folder():
     assert found(here, ["/old/cat/1.jpg", "/old/dog/7.jpg"]) == ["cat/1.jpg", None]
 
 
+def test_the_folder_of_all_images_is_no_class():
+    """Even if it is called like one."""
+    here = ImageList(["c1.jpg", "d7.jpg"], ["/x/cat/c1.jpg", "/x/cat/d7.jpg"])
+    ordered = order_like(here, ["/old/dog/d7.jpg", "/old/cat/c1.jpg"], "m")
+    assert ordered.names == ["d7.jpg", "c1.jpg"] and ordered.notes == []
+
+
 def test_ambiguity_names_the_candidates():
     with pytest.raises(ImageError) as info:
         found(["a/1.jpg", "b/1.jpg", "c/2.jpg"], ["/old/1.jpg"])
