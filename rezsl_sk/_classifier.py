@@ -172,8 +172,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
             task.call_on_fit_task_begin(estimator=self, **shown)
             self._fit_regressor(X, group, self.seen_classes_)
             task.call_on_fit_task_end(estimator=self, **shown)
-        # Three of the levels are decorators of fit.
-        self._warn_of_equals(stacklevel=6)
+        self._warn_of_equals()
         context.call_on_fit_task_end(
             estimator=self, **shown, reconstruction_attributes=lambda: {}
         )

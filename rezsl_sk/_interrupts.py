@@ -1,4 +1,4 @@
-"""Ctrl-C during training: whether the model so far is kept, or everything ends."""
+"""Who called a fit: what an interrupt ends, and to whom a warning is told."""
 
 import contextlib
 import sys
@@ -13,12 +13,20 @@ TRANSPARENT = ("sklearn.base", "sklearn.callback", "sklearn.pipeline", "sklearn.
 
 @contextlib.contextmanager
 def nested_fits():
-    """Fits within the block serve another one, which an interrupt ends as a whole."""
+    """Fits within the block serve another one.
+
+    An interrupt ends all of it, and what is to be told about the data is told once.
+    """
     token = _NESTED.set(True)
     try:
         yield
     finally:
         _NESTED.reset(token)
+
+
+def within_nested_fits():
+    """Whether this runs in a block of :func:`nested_fits`."""
+    return _NESTED.get()
 
 
 def is_nested():
@@ -58,5 +66,20 @@ def model_kept(n_epochs):
         warnings.warn(
             f"Training was interrupted by the user in epoch {n_epochs() + 1}; the "
             "model has the weights reached so far.",
-            stacklevel=4,
+            stacklevel=users_level(),
         )
+
+
+def users_level():
+    """The `stacklevel` of a warning that points to the user's line.
+
+    That is the first caller outside of this library, scikit-learn and joblib. To be
+    called where the warning is given.
+    """
+    level, frame = 1, sys._getframe(1)
+    libraries = __name__.partition(".")[0], "sklearn", "joblib", "contextlib"
+    while (frame.f_globals.get("__name__") or "").partition(".")[0] in libraries:
+        if frame.f_back is None:
+            break
+        level, frame = level + 1, frame.f_back
+    return level

@@ -206,7 +206,8 @@ class ReZSLRegressor(
         Precision of the head's matrix products in training; weights, errors and
         optimiser keep that of X, and so does prediction. "bfloat16" (8 bits) is
         for GPUs, and for CPUs with instructions for it; "tf32" (11 bits) for
-        NVIDIA's GPUs, elsewhere it is "full".
+        NVIDIA's GPUs, elsewhere it is "full". TF32 is a setting of the process: during
+        a step, products of your own in other threads have it, too.
 
     random_state : int, RandomState or None, default=None
         Of starting weights, batches, dropout and held-out classes. The same
@@ -302,6 +303,10 @@ class ReZSLRegressor(
     A plain ``KFold`` is a trap here: rows of a class fall on both sides and
     nothing is zero-shot. Use :class:`rezsl_sk.model_selection.ClassKFold` with
     ``scoring=zero_shot_scorer``. ``score`` is R².
+
+    Ctrl-C ends the training of a fit of your own, with a warning, and keeps the weights
+    reached so far. In a fit that serves a search, a meta-estimator or a job of joblib
+    it ends the whole.
 
     Rows of a file of more than 1 GiB stay there. Each epoch reads all of them, in
     short runs in random order, of which a buffer of 256 MiB is mixed at a time;

@@ -32,6 +32,7 @@ from sklearn.utils.metaestimators import _safe_split
 
 from ._classifier import ZeroShotClassifier
 from ._heads import Heads, runs
+from ._interrupts import nested_fits
 from ._regressor import ReZSLRegressor, fused_objective
 from ._training import (
     Optimizer,
@@ -444,7 +445,8 @@ def _evaluate(
     X_test, y_test = _safe_split(estimators[0], X, y, test, train)
     start = time.time()
     fit = fit_side_by_side if together else fit_alone
-    errors, found = fit(estimators, X_train, y_train, side)
+    with nested_fits():
+        errors, found = fit(estimators, X_train, y_train, side)
     fit_time = (time.time() - start) / len(estimators)
     results = []
     for estimator, error in zip(estimators, errors, strict=True):

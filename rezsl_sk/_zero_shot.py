@@ -26,7 +26,7 @@ from ._arrays import plain
 from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, check_source, open_rows, working_dtype
 from ._company import refuse_numbered_labels, refuse_other_labels
-from ._interrupts import nested_fits
+from ._interrupts import nested_fits, users_level, within_nested_fits
 from ._repr import TableReprMixin
 from ._scaling import AttributeSpace
 from .decoding import (
@@ -107,8 +107,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         X, group = self._start_fit(X, y)
         self.seen_penalty_ = self._choose_penalty(X, group)
         self._fit_seen(X, group, self.seen_classes_)
-        # Two of the levels are decorators of fit.
-        self._warn_of_equals(stacklevel=5)
+        self._warn_of_equals()
         return self
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
@@ -292,7 +291,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         if not isinstance(self._candidates, str):
             new.candidates = [*self._candidates.tolist(), *names.tolist()]
         new._choose_candidates()
-        new._warn_of_equals(stacklevel=3)
+        new._warn_of_equals()
         return new
 
     # ---- the table ----------------------------------------------------------
@@ -350,7 +349,9 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     def _attributes_of(self, names):
         return self.class_attributes_[self._table.rows(names)]
 
-    def _warn_of_equals(self, stacklevel):
+    def _warn_of_equals(self):
+        if within_nested_fits():
+            return
         space = self._attribute_space().transform(self.class_attributes_)
         row = distinct_rows(space)[1]
         count = np.bincount(row)
@@ -363,7 +364,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         warnings.warn(
             f"{len(equal)} sets of classes have equal attributes (as far as the seen "
             f"classes vary in them) and cannot be told apart: {equal}.",
-            stacklevel=stacklevel,
+            stacklevel=users_level(),
         )
 
     # ---- fitting and scoring ------------------------------------------------

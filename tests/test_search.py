@@ -454,6 +454,34 @@ def test_a_classifier_that_fails_fails_alone(data, grid):
     np.testing.assert_array_equal(failed, [False, True])
 
 
+@pytest.mark.parametrize(
+    "search, times",
+    [
+        (lambda clf: ReZSLSearchCV(clf, {"regressor__scale": [5.0, 9.0]}, cv=2), 1),
+        (lambda clf: ReZSLSearchCV(clf, {"regressor__loss": ["mae"]}, cv=2), 1),
+        (
+            lambda clf: GridSearchCV(
+                clf,
+                {"regressor__scale": [5.0]},
+                cv=ClassKFold(2),
+                scoring=zero_shot_scorer,
+            ),
+            3,
+        ),
+    ],
+    ids=["side by side", "one by one", "scikit-learn's"],
+)
+def test_equal_classes_are_told_to_who_called_the_search(data, search, times):
+    table = pd.DataFrame(data.attributes, index=data.class_names)
+    first, second = data.class_names[data.unseen_classes][:2]
+    table.loc[second] = table.loc[first]
+    rows = data.trainval
+    search = search(ZeroShotClassifier(quick(), table))
+    with pytest.warns(UserWarning, match="have equal attributes") as caught:
+        search.fit(data.X[rows], data.y[rows])
+    assert [warning.filename for warning in caught] == [__file__] * times
+
+
 def test_a_feature_cache_is_searched_as_its_features_are(data, tmp_path):
     names = np.array([f"class {c}" for c in range(len(data.attributes))])
     X, labels = data.X[data.trainval].astype(np.float32), data.labels[data.trainval]
