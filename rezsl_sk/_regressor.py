@@ -40,6 +40,7 @@ from ._blocks import (
     working_dtype,
 )
 from ._feature_side import FeatureSide
+from ._grouping import distinct_rows
 from ._heads import Heads, forward_arrays, initial_arrays
 from ._interrupts import model_kept
 from ._sampling import StreamSampler
@@ -71,7 +72,7 @@ from .decoding import (
     prototype_scores,
     score_rows,
 )
-from .tables import ClassTable, column_names, distinct_rows, in_column_order
+from .tables import ClassTable, column_names, in_column_order
 
 if TYPE_CHECKING:
     import pandas
@@ -606,16 +607,13 @@ class ReZSLRegressor(
         X, S = self._check_X_S(X, y, reset=first)
         if not first:
             self._check_same_shapes(X, S)
-        known = S[:0] if first else self.prototypes_
+        known = None if first else self.prototypes_
         if prototypes is not None:
             given = self._read_prototypes(prototypes, S.shape[1]).attributes
-            known = np.concatenate([known, given.astype(S.dtype)])
-        table, group = distinct_rows(np.concatenate([known, S]))
+            known = distinct_rows(given.astype(S.dtype), known)[0]
         # Rows keep their numbers from call to call: the running statistics of
         # the loss are kept by number.
-        if not first and len(self.prototypes_):
-            table, group = _append_new(table, group, len(self.prototypes_))
-        group = group[len(known) :]
+        table, group = distinct_rows(S, known)
         if first:
             self._start_run(True if prototypes is not None else None, table, group)
             random_state = check_random_state(self.random_state)
@@ -785,11 +783,7 @@ class ReZSLRegressor(
         table, group = None, np.empty(len(X), dtype=np.int32)
         for rows, S in blocks(y, PREDICT_ROWS):
             S = _in_own_precision(S, X.dtype)
-            known = S[:0] if table is None else table
-            table, number = _append_new(
-                *distinct_rows(np.concatenate([known, S])), len(known)
-            )
-            group[rows] = number[len(known) :]
+            table, group[rows] = distinct_rows(S, table)
             if table.nbytes > IN_MEMORY_BYTES:
                 raise ValueError(
                     f"S has {len(table)} distinct rows and more: no table of classes, "
@@ -1418,13 +1412,3 @@ def _some(rows, n, rng):
 def shown_to_callbacks(X, S):
     """Rows in memory; those of a file are not for callbacks to score every epoch."""
     return {} if isinstance(X, Rows) else {"X": X, "y": S}
-
-
-def _append_new(table, group, n_known):
-    """Renumber distinct rows: those of the first `n_known` entries come first."""
-    old = group[:n_known]
-    rank = np.full(len(table), -1)
-    rank[old] = np.arange(n_known)
-    new = np.flatnonzero(rank < 0)
-    rank[new] = n_known + np.arange(len(new))
-    return np.concatenate([table[old], table[new]]), rank[group]

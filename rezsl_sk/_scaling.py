@@ -9,10 +9,10 @@ from scipy.sparse import csr_array
 from sklearn.utils import gen_batches
 
 from ._blocks import Rows
+from ._grouping import ROUNDING, spacing
 
 CACHED_ROWS = 256  # several passes over so few rows read memory once
 BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
-ROUNDING = 10  # spacings of floating-point numbers: what differs by less is equal
 
 
 def varies(rows, precision=None):
@@ -32,14 +32,6 @@ def varies(rows, precision=None):
     # Halves: the range of numbers near the largest float must not overflow.
     spread = wide.max(axis=0) / 2 - wide.min(axis=0) / 2
     return spread > ROUNDING * eps / 2 * np.abs(wide).max(axis=0)
-
-
-def spacing(dtype):
-    """Relative spacing of numbers of a dtype: that of float64 for wider ones and
-    integers, that of float32 for narrower ones."""
-    dtype = np.dtype(dtype)
-    narrow = dtype.kind == "f" and dtype.itemsize < 8
-    return float(np.finfo(np.float32 if narrow else np.float64).eps)
 
 
 def power_of_two(size):

@@ -31,6 +31,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import _safe_split
 
 from ._classifier import ZeroShotClassifier
+from ._grouping import distinct_rows
 from ._heads import Heads, runs
 from ._interrupts import nested_fits
 from ._regressor import ReZSLRegressor, fused_objective
@@ -47,7 +48,7 @@ from ._training import (
 )
 from .feature_cache import FeatureCache
 from .model_selection import ClassKFold, zero_shot_scorer
-from .tables import ClassTable, distinct_rows
+from .tables import ClassTable
 
 # Parameters that heads trained side by side must have in common. The others are
 # settings of each head, or (feature_weight) play no part in its training.

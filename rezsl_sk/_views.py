@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from ._grouping import distinct_rows
 from .metrics import ImbalanceReport, imbalance_report
 from .model_selection import _through_pipelines
-from .tables import attribute_rows, distinct_rows, in_column_order
+from .tables import attribute_rows, in_column_order
 
 
 def final_estimator(estimator):
@@ -117,10 +118,9 @@ def attribute_view(estimator, X, y, attribute_names=None, *, what):
     regressor = regressor_of(estimator, what)
     X, final = _through_pipelines(estimator, X)
     if final is regressor:
-        S = _attributes(regressor, y).astype(regressor.attribute_offset_.dtype)
-        known = regressor.prototypes_.astype(S.dtype)
-        table, number = distinct_rows(np.concatenate([S, known]))
-        labels, seen = number[: len(S)], np.unique(number[len(S) :])
+        S = _attributes(regressor, y)
+        labels = distinct_rows(S, regressor.prototypes_)[1]
+        seen = np.arange(len(regressor.prototypes_))
     else:
         X = np.asarray(X)  # a classifier fits its regressor without column names
         labels, seen = np.asarray(y), final.seen_classes_
@@ -199,11 +199,10 @@ def score_view(estimator, X, y, *, what):
         return ScoreView(classes, seen, column, scores, float(final.seen_penalty_))
     if is_regressor(final) and len(final.prototypes_):
         known = final.prototypes_
-        S = _attributes(final, y).astype(known.dtype)
-        table, number = distinct_rows(np.concatenate([known, S]))
-        seen = np.isin(np.arange(len(table)), number[: len(known)])
+        table, column = distinct_rows(_attributes(final, y), known)
+        seen = np.arange(len(table)) < len(known)
         scores = final._scores(final._check_X(X), table)
-        return ScoreView(np.arange(len(table)), seen, number[len(known) :], scores, 0.0)
+        return ScoreView(np.arange(len(table)), seen, column, scores, 0.0)
     raise ValueError(
         f"{what} needs an estimator that remembers its training classes and scores "
         f"others, got {type(final).__name__}. Give a fitted ZeroShotClassifier or "

@@ -26,6 +26,7 @@ from ._arrays import plain
 from ._atomic import all_or_nothing
 from ._blocks import Rows, blocks, check_source, open_rows, working_dtype
 from ._company import refuse_numbered_labels, refuse_other_labels
+from ._grouping import distinct_rows
 from ._interrupts import nested_fits, users_level, within_nested_fits
 from ._repr import TableReprMixin
 from ._scaling import AttributeSpace
@@ -37,7 +38,7 @@ from .decoding import (
 )
 from .metrics import harmonic_mean, seen_unseen_curve
 from .model_selection import GZSLKFold
-from .tables import ClassTable, check_labels, check_names, distinct_rows, names_or_none
+from .tables import ClassTable, check_labels, check_names, names_or_none
 
 if TYPE_CHECKING:
     import pandas

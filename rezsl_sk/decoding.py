@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array, gen_batches
 
-from .tables import repeated_rows
+from ._grouping import repeated_rows
 
 __all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated", "top_k"]
 

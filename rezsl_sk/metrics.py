@@ -16,7 +16,7 @@ from sklearn.utils import (
 )
 
 from ._blocks import blocks
-from .tables import distinct_rows
+from ._grouping import distinct_rows
 
 __all__ = [
     "GZSLReport",
@@ -407,7 +407,8 @@ def imbalance_report(
     (array([0., 4.]), 1.0)
     """
     S_true, S_pred = _reals(S_true, "S_true"), _reals(S_pred, "S_pred")
-    S_true = check_array(S_true, dtype=np.float64, input_name="S_true")
+    given = check_array(S_true, dtype=[np.float64, np.float32], input_name="S_true")
+    S_true = given.astype(np.float64)
     S_pred = check_array(S_pred, dtype=np.float64, input_name="S_pred")
     if S_true.shape != S_pred.shape:
         raise ValueError(
@@ -415,7 +416,7 @@ def imbalance_report(
             "both must be (n, a)."
         )
     if classes is None:
-        index = distinct_rows(S_true)[1]
+        index = distinct_rows(given)[1]
     else:
         classes = _labels(classes, "classes")[0]
         check_consistent_length(S_true, classes)

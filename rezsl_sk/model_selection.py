@@ -14,9 +14,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from ._grouping import distinct_rows
 from .decoding import nearest_prototype, stack_calibrated
 from .metrics import harmonic_mean, mean_per_class_accuracy
-from .tables import attribute_rows, check_labels, distinct_rows, in_column_order
+from .tables import attribute_rows, check_labels, in_column_order
 
 __all__ = [
     "ClassKFold",
@@ -312,7 +313,7 @@ def zero_shot_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> fl
             "fitted on: a classifier with class_scores (ZeroShotClassifier, a "
             f"baseline), or a regressor of attributes; got {type(final).__name__}."
         )
-    y = _as_fitted(final, y)
+    y = _attributes(final, y)
     prototypes, index = distinct_rows(y)
     if hasattr(final, "prototypes_"):
         nearest = final.predict(X, prototypes=prototypes)
@@ -327,7 +328,7 @@ def gzsl_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> float:
     To be used as ``scoring=gzsl_scorer`` with :class:`GZSLKFold`. Candidates
     are the classes of the test fold and those of training; a test row is seen
     if its class was trained on, for a regressor: if its attributes equal a row
-    of the fitted ``prototypes_`` to the bit. The seen penalty is the
+    of the fitted ``prototypes_`` up to rounding. The seen penalty is the
     estimator's own (a regressor has none).
 
     Parameters
@@ -374,13 +375,11 @@ def gzsl_scorer(estimator: BaseEstimator, X: ArrayLike, y: ArrayLike) -> float:
         scores = stack_calibrated(scores, seen, final.seen_penalty_)
         column = np.searchsorted(candidates, names)[index]
     elif hasattr(final, "prototypes_") and len(final.prototypes_):
-        y = _as_fitted(final, y)
+        y = _attributes(final, y)
         known = final.prototypes_
-        candidates, number = distinct_rows(np.concatenate([known, y]))
-        seen = np.zeros(len(candidates), dtype=bool)
-        seen[number[: len(known)]] = True
+        candidates, column = distinct_rows(y, known)
+        seen = np.arange(len(candidates)) < len(known)
         scores = final._scores(final._check_X(X), candidates)
-        column = number[len(known) :]
     else:
         raise ValueError(
             f"gzsl_scorer needs an estimator that remembers its training classes "
@@ -416,7 +415,7 @@ def _class_numbers(y):
         raise ValueError("class-disjoint splits need at least one sample, got none.")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = check_labels(labels[:, 0])
-    if labels.ndim == 1:
+    if labels.ndim == 1 and labels.dtype.kind != "f":
         return np.unique(labels, return_inverse=True)[1]
     return distinct_rows(attribute_rows(y, "y"))[1]
 
@@ -436,10 +435,7 @@ def _through_pipelines(estimator, X):
             return X, estimator
 
 
-def _as_fitted(final, y):
-    """y as (n, a) in the precision in which the prototypes are kept."""
-    y = in_column_order(y, getattr(final, "attribute_names_", None))
-    y = attribute_rows(y)
-    y = y.reshape(len(y), -1)
-    prototypes = getattr(final, "prototypes_", None)
-    return y if prototypes is None else y.astype(prototypes.dtype)
+def _attributes(final, y):
+    """y as (n, a), in its own precision and the order of columns of fit."""
+    y = attribute_rows(in_column_order(y, getattr(final, "attribute_names_", None)))
+    return y.reshape(len(y), -1)

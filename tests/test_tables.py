@@ -9,9 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
 from rezsl_sk.baselines import ESZSL
@@ -21,84 +18,9 @@ from rezsl_sk.tables import (
     ClassTable,
     check_names,
     column_names,
-    distinct_rows,
     in_column_order,
     names_or_none,
 )
-
-# ---- distinct rows -----------------------------------------------------------
-
-SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=12)
-
-
-def slow_distinct_rows(S):
-    rows = sorted({tuple(row) for row in S.tolist()})  # tuples: lexicographic order
-    return rows, [rows.index(tuple(row)) for row in S.tolist()]
-
-
-@settings(deadline=None)
-@given(
-    st.one_of(
-        arrays(np.float64, SHAPES, elements=st.sampled_from([-1.5, -0.0, 0.0, 0.1, 2])),
-        arrays(np.float32, SHAPES, elements=st.sampled_from([-1.5, -0.0, 0.0, 0.5, 2])),
-        arrays(np.int64, SHAPES, elements=st.integers(-2, 300)),
-        arrays(np.uint8, SHAPES, elements=st.sampled_from([0, 1, 255])),
-        arrays(bool, SHAPES),
-    )
-)
-def test_distinct_rows_against_a_set_of_tuples(S):
-    rows, index = distinct_rows(S)
-    slow_rows, slow_index = slow_distinct_rows(S)
-    assert rows.tolist() == [list(row) for row in slow_rows]
-    assert index.tolist() == slow_index
-    assert rows.dtype == S.dtype
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
-def test_distinct_rows_equals_numpy_unique(dtype):
-    rng = np.random.default_rng(0)
-    S = rng.integers(-2, 3, (40, 5)).astype(dtype)[rng.integers(40, size=500)]
-    rows, index = distinct_rows(S)
-    expected, inverse = np.unique(S, axis=0, return_inverse=True)
-    np.testing.assert_array_equal(rows, expected)
-    np.testing.assert_array_equal(index, inverse.reshape(-1))
-
-
-def test_minus_zero_equals_zero():
-    S = np.array([[0.0, 1.0], [-0.0, 1.0]])
-    rows, index = distinct_rows(S)
-    assert index.tolist() == [0, 0]
-    assert not np.signbit(rows).any()
-    assert np.signbit(S[1, 0])  # the input keeps its sign
-
-
-def test_neighbouring_floats_are_two_rows():
-    S = np.array([[1.0], [np.nextafter(1.0, 2.0)]])
-    assert distinct_rows(S)[1].tolist() == [0, 1]
-
-
-def test_one_dimension_is_one_attribute():
-    rows, index = distinct_rows(np.array([2.0, -1.0, 2.0]))
-    assert rows.tolist() == [[-1.0], [2.0]]
-    assert index.tolist() == [1, 0, 1]
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        pytest.param(np.asfortranarray, id="Fortran order"),
-        pytest.param(lambda S: np.repeat(S, 2, axis=1)[:, ::2], id="gaps"),
-        pytest.param(lambda S: S[::-1].copy()[::-1], id="negative strides"),
-        pytest.param(pd.DataFrame, id="DataFrame"),
-        pytest.param(lambda S: S.tolist(), id="lists"),
-    ],
-)
-def test_the_form_of_the_rows_does_not_matter(form):
-    S = np.random.default_rng(0).integers(3, size=(30, 3)).astype(float)
-    rows, index = distinct_rows(form(S))
-    np.testing.assert_array_equal(rows, np.unique(S, axis=0))
-    np.testing.assert_array_equal(rows[index], S)
-
 
 # ---- names of columns ----------------------------------------------------------
 
