@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TextIO
 
@@ -58,9 +59,14 @@ def say(text: str = "", file: TextIO | None = None) -> None:
     file = sys.stdout if file is None else file
     line = printable(text)
     encoding = getattr(file, "encoding", None) or "utf-8"
-    # Whoever reads a pipe or a log of a long run reads it now.
-    print(
-        line.encode(encoding, "backslashreplace").decode(encoding),
-        file=file,
-        flush=True,
-    )
+    try:
+        # Whoever reads a pipe or a log of a long run reads it now.
+        print(
+            line.encode(encoding, "backslashreplace").decode(encoding),
+            file=file,
+            flush=True,
+        )
+    except BrokenPipeError:
+        # Who read the lines, such as `head`, has gone; the work goes on without.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), file.fileno())

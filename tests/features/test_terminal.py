@@ -3,6 +3,7 @@
 import ast
 import inspect
 import io
+import os
 
 import pytest
 from rezsl_features import cli
@@ -31,6 +32,15 @@ def test_a_terminal_that_lacks_a_letter():
     say("caf\u00e9", stream)
     stream.flush()
     assert stream.buffer.getvalue() == b"caf\\xe9\n"
+
+
+def test_a_reader_that_goes_stops_nothing():
+    """As in `rezsl-features inspect x.h5 | head`."""
+    read, write = os.pipe()
+    with open(write, "w") as stream:
+        os.close(read)
+        say("one", stream)
+        say("two", stream)
 
 
 def test_the_command_prints_in_no_other_way():
