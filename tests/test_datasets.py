@@ -447,6 +447,26 @@ def test_matlab_73_structure_is_refused(raw, put):
         load_xlsa17(root, "SET")
 
 
+def link_outside(file, secret):
+    file["features"] = h5py.ExternalLink(str(secret), "/x")
+
+
+def store_outside(file, secret):
+    file.create_dataset("features", (4, 2), "f8", external=str(secret))
+
+
+@pytest.mark.parametrize("lead", [link_outside, store_outside])
+def test_matlab_73_leads_to_no_other_file(raw, put, tmp_path, lead):
+    root = put(raw)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["x"] = np.ones((4, 2))
+    with h5py.File(root / "SET" / "res101.mat", "w") as file:
+        lead(file, tmp_path / "secret.h5")
+        file["labels"] = raw["res101"]["labels"].T
+    with pytest.raises(ValueError, match=r"res101\.mat is refused: .*file itself"):
+        load_xlsa17(root, "SET")
+
+
 # Which file -----------------------------------------------------------------
 
 

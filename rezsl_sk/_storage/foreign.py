@@ -17,7 +17,14 @@ import h5py
 from .hdf5 import CacheError
 from .seal import check_seal
 
-__all__ = ["check_attributes", "check_plain", "open_hdf5", "reading"]
+__all__ = [
+    "check_attributes",
+    "check_dataset",
+    "check_link",
+    "check_plain",
+    "open_hdf5",
+    "reading",
+]
 
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
@@ -26,7 +33,6 @@ _FILTERS = {
     h5py.h5z.FILTER_SZIP: "szip",
     h5py.h5z.FILTER_LZF: "lzf",
 }
-_COMPRESSING = ("gzip", "szip", "lzf")
 # DEFLATE makes at most 1032 bytes of one; the others make fewer.
 _MOST_COMPRESSED = 1032
 _LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
@@ -156,15 +162,11 @@ def check_plain(
     """
     found = {}
     for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise CacheError(
-                f"{path} is refused: {name!r} is a link to another place. Only data "
-                f"that lies in the file itself is read."
-            )
+        check_link(group, name, path)
         item = group[name]
         if isinstance(item, h5py.Dataset) and (name in allowed or "*" in allowed):
-            _check_dataset(item, path, size)
+            check_dataset(item, path)
+            _check_size(item, path, size)
             check_attributes(item, path)
             found[name] = item
         elif isinstance(item, h5py.Group) and name + "/" in allowed:
@@ -179,8 +181,46 @@ def check_plain(
     return found
 
 
-def _check_dataset(data, path, size):
-    what = f"the dataset `{data.name.strip('/')}`"
+def check_link(group: h5py.Group, name: str, path: Path) -> None:
+    """Refuse a link to another place.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where `name` is.
+    name : str
+        Of a data set or group.
+    path : Path
+        The file, for messages.
+
+    Raises
+    ------
+    CacheError
+        If `name` is a soft or external link.
+    """
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise CacheError(
+            f"{path} is refused: {name!r} is a link to another place. Only data that "
+            f"lies in the file itself is read."
+        )
+
+
+def check_dataset(data: h5py.Dataset, path: Path) -> None:
+    """Refuse values in other files, and filters that are programs of their own.
+
+    Parameters
+    ----------
+    data : h5py.Dataset
+        Not read yet.
+    path : Path
+        The file, for messages.
+
+    Raises
+    ------
+    CacheError
+        If the values lie in other files or have another filter.
+    """
+    what = f"the dataset `{str(data.name).strip('/')}`"
     properties = data.id.get_create_plist()
     layout = properties.get_layout()
     if layout not in _LAYOUTS or (
@@ -190,7 +230,6 @@ def _check_dataset(data, path, size):
             f"{path} is refused: the values of {what} lie in other files. Only data "
             f"that lies in the file itself is read."
         )
-    compressed = summed = False
     for i in range(properties.get_nfilters()):
         number, *_, name = properties.get_filter(i)
         if number not in _FILTERS:
@@ -199,12 +238,9 @@ def _check_dataset(data, path, size):
                 f"({name.decode(errors='replace')!r}); allowed are "
                 f"{', '.join(_FILTERS.values())}."
             )
-        compressed |= _FILTERS[number] in _COMPRESSING
-        summed |= number == h5py.h5z.FILTER_FLETCHER32
-    _check_size(data, what, path, size, compressed, 4 * summed)
 
 
-def _check_size(data, what, path, size, compressed, sum_bytes):
+def _check_size(data, path, size):
     """Compare what a data set claims to hold with what there is of it."""
     shape, chunks = data.shape, data.chunks
     if shape is None or 0 in shape:
@@ -213,6 +249,8 @@ def _check_size(data, what, path, size, compressed, sum_bytes):
     # Of text of any length the data set holds a reference of 16 bytes each.
     free = text is not None and text.length is None
     item = 16 if free else data.id.get_type().get_size()
+    compressed = data.compression is not None
+    sum_bytes = 4 if data.fletcher32 else 0
     stored = data.id.get_storage_size()
     if chunks is None:
         whole = stored == item * math.prod(shape)
@@ -229,6 +267,7 @@ def _check_size(data, what, path, size, compressed, sum_bytes):
         whole = whole and data.id.get_num_chunks() == n_chunks
     if not whole or stored > size:
         raise CacheError(
-            f"{path} is damaged: {what} claims the shape {shape} of {data.dtype}, but "
-            f"the file holds {stored} bytes of it. Delete it and write it again."
+            f"{path} is damaged: `{data.name.strip('/')}` claims the shape {shape} of "
+            f"{data.dtype}, but the file holds {stored} bytes of it. Delete it and "
+            f"write it again."
         )

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
+from .._storage.foreign import check_dataset, check_link
 from ._bunch import few
 
 
@@ -18,6 +19,7 @@ def _from_hdf5(file, item, in_cell=False):
     """
     if not isinstance(item, h5py.Dataset):
         raise ValueError(f"{item.name} is a structure or sparse, not a plain array")
+    check_dataset(item, file.filename)
     if item.attrs.get("MATLAB_empty", 0):
         return np.empty((0, 0))
     if h5py.check_string_dtype(item.dtype) is not None:
@@ -42,7 +44,10 @@ def read_mat(path, names):
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                return {n: _from_hdf5(file, file[n]) for n in names if n in file}
+                found = [name for name in names if file.get(name, getlink=True)]
+                for name in found:
+                    check_link(file, name, path)
+                return {name: _from_hdf5(file, file[name]) for name in found}
         # loadmat gives a mask as zeros and ones, like any other small numbers.
         masks = {n for n, _, kind in whosmat(path) if kind == "logical"}
         return {
