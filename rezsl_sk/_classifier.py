@@ -14,7 +14,7 @@ from ._atomic import all_or_nothing
 from ._attention import AttentionRegressor
 from ._blocks import Rows
 from ._company import refuse_other_labels
-from ._regressor import ReZSLRegressor, shown_to_callbacks
+from ._regressor import ReZSLRegressor, in_own_precision, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
 from .decoding import relative_scores
 
@@ -233,13 +233,15 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
 
     def _regressor_data(self, X, group, classes):
         """What `regressor_` is fitted on: features, attributes of rows and classes."""
-        prototypes = self._attributes_of(classes)
-        if isinstance(X, Rows):  # whose attributes together would not fit
-            X, S = self.regressor_._check_X(X, reset=True), None
-            self.regressor_._y_ndim = 2
-        else:
-            X, S = self.regressor_._check_X_S(X, prototypes[group], reset=True)
-        self.regressor_.attribute_names_ = self._attribute_names
+        regressor = self.regressor_
+        X = regressor._check_X(X, reset=True)
+        regressor._y_ndim, regressor.attribute_names_ = 2, self._attribute_names
+        prototypes = in_own_precision(self._attributes_of(classes), X.dtype)
+        # A row of attributes for each sample takes many times the memory of X where
+        # attributes are many, and nobody but callbacks looks at them.
+        S = None
+        if getattr(regressor, "_skl_callbacks", None) and not isinstance(X, Rows):
+            S = prototypes[group]
         # One number per label: two classes with equal attributes stay two.
         return X, S, prototypes
 

@@ -77,6 +77,14 @@ from .tables import ClassTable, column_names, in_column_order
 if TYPE_CHECKING:
     import pandas
 
+# Parameters that figures and reports of a fitted regressor read.
+SHOWN = (
+    "attribute_scaling",
+    "loss",
+    "class_power",
+    "attribute_power",
+    "normalize_weights",
+)
 PREDICT_ROWS = 8192  # rows predicted at a time: the hidden layer stays small
 
 
@@ -745,7 +753,7 @@ class ReZSLRegressor(
         if reset:
             self._y_ndim = S.ndim
             self.attribute_names_ = names
-        return X, _in_own_precision(S, X.dtype)
+        return X, in_own_precision(S, X.dtype)
 
     def _matched_columns(self, S, reset):
         """S with its columns as in the last fit, if that goes on, and their names."""
@@ -782,7 +790,7 @@ class ReZSLRegressor(
         check_consistent_length(X, y)
         table, group = None, np.empty(len(X), dtype=np.int32)
         for rows, S in blocks(y, PREDICT_ROWS):
-            S = _in_own_precision(S, X.dtype)
+            S = in_own_precision(S, X.dtype)
             table, group[rows] = distinct_rows(S, table)
             if table.nbytes > IN_MEMORY_BYTES:
                 raise ValueError(
@@ -866,6 +874,7 @@ class ReZSLRegressor(
         }
         # What predictions read: `set_params` after fit must not change them.
         self.feature_weight_, self._scale = self.feature_weight, self.scale
+        self._fitted_with = {name: getattr(self, name) for name in SHOWN}
 
     def _warn_of_no_table(self):
         """Say what was lost where rows were too different to be classes."""
@@ -1383,7 +1392,7 @@ def _check_numbers(S):
         )
 
 
-def _in_own_precision(S, dtype):
+def in_own_precision(S, dtype):
     """S as rows (n, a) of float32 or float64, within the range of X's dtype.
 
     In the precision it has, whatever that of X: what is cast before it is centred

@@ -28,6 +28,7 @@ from ._repr import summary
 from ._views import (
     attribute_view,
     final_estimator,
+    fitted_with,
     is_classifier,
     is_regressor,
     score_view,
@@ -469,7 +470,7 @@ def _mean_prediction(facts, rows):
     mean = np.array(regressor.attribute_offset_, dtype=float)
     keep = facts.varying()
     predicted = view.predicted[rows].mean(axis=0)
-    if regressor.attribute_scaling == "l2":
+    if fitted_with(regressor, "attribute_scaling") == "l2":
         # Directions only: with the length of the class's own description.
         target = facts.final.class_attributes_[
             facts.final.class_names_ == view.labels[rows][0]
@@ -553,7 +554,8 @@ def _figures(facts, picture_paths, picture_root):
                 prototypes=view.target[rows][first],
                 classes=classes,
             )
-        if view.regressor.loss == "remse" and len(view.regressor.error_matrix_):
+        loss = fitted_with(view.regressor, "loss")
+        if loss == "remse" and len(view.regressor.error_matrix_):
             yield _figure(
                 "What ReMSE weights up",
                 "Weights at the end of training, by the loss's formula from the errors "
@@ -594,7 +596,7 @@ def _figures(facts, picture_paths, picture_root):
 
 
 def _error_unit(regressor):
-    if regressor.attribute_scaling != "standard":
+    if fitted_with(regressor, "attribute_scaling") != "standard":
         return "Errors are in the space of training."
     return "An error of 1 is that of always predicting the mean of the seen classes."
 

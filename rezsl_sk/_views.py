@@ -51,6 +51,11 @@ def regressor_of(estimator, what):
     return regressor
 
 
+def fitted_with(regressor, parameter):
+    """A parameter as it was in fit, whatever it has been set to since."""
+    return regressor._fitted_with[parameter]
+
+
 def rows_of(names, wanted, what):
     """Row of `names` for each of `wanted`, or a sentence."""
     order = np.argsort(names, kind="stable")
@@ -74,7 +79,7 @@ def training_space(regressor, S):
     keep = varying(regressor)
     offset, scale = regressor.attribute_offset_, regressor.attribute_scale_
     space = (np.asarray(S, dtype=float)[:, keep] - offset[keep]) / scale[keep]
-    if regressor.attribute_scaling == "l2":
+    if fitted_with(regressor, "attribute_scaling") == "l2":
         length = np.linalg.norm(space, axis=1, keepdims=True)
         space = space / np.where(length > 0, length, 1)
     return space

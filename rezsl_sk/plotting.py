@@ -24,6 +24,7 @@ from ._attention_maps import AttentionMapDisplay
 from ._views import (
     attribute_view,
     final_estimator,
+    fitted_with,
     kept_names,
     regressor_of,
     rows_of,
@@ -976,10 +977,11 @@ class WeightDisplay:
         ((40, 20), 1.0)
         """
         regressor = regressor_of(estimator, cls.__name__)
-        if regressor.loss != "remse":
+        loss = fitted_with(regressor, "loss")
+        if loss != "remse":
             raise ValueError(
                 f"{cls.__name__} shows what ReMSE weights up; this regressor was "
-                f"fitted with loss={regressor.loss!r}, which weights nothing."
+                f"fitted with loss={loss!r}, which weights nothing."
             )
         if not len(regressor.error_matrix_):
             raise ValueError(
@@ -998,9 +1000,10 @@ class WeightDisplay:
         display = cls(
             weight=_remse_weights(
                 error[known],
-                regressor.class_power,
-                regressor.attribute_power,
-                regressor.normalize_weights,
+                *(
+                    fitted_with(regressor, name)
+                    for name in ("class_power", "attribute_power", "normalize_weights")
+                ),
             ),
             classes=classes[known],
             attribute_names=names,

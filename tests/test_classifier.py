@@ -507,3 +507,30 @@ def test_new_classes_with_numbered_columns_go_by_position(data):
     np.testing.assert_array_equal(
         longer.class_attributes.attributes, longer.class_attributes_
     )
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_attributes_of_rows_are_for_callbacks_alone(X_y, table, monkeypatch, watched):
+    """For an array of n rows they would take n x a, however large the table's a."""
+    shown, fit = [], ReZSLRegressor._fit
+
+    def spy(self, X, S, *rest, **options):
+        shown.append(S)
+        return fit(self, X, S, *rest, **options)
+
+    monkeypatch.setattr(ReZSLRegressor, "_fit", spy)
+    clf = quick(table, regressor={"max_iter": 1})
+    if watched:
+        clf.regressor.set_callbacks(ScoringMonitor(scoring="r2"))
+    clf.fit(*X_y)
+    (S,) = shown
+    if watched:
+        np.testing.assert_array_equal(S, table.loc[X_y[1]])
+    else:
+        assert S is None
+    assert clf.regressor_.predict(X_y[0]).shape == (len(X_y[0]), table.shape[1])
+
+
+def test_a_table_beyond_the_precision_of_X_is_refused(X_y, table):
+    with pytest.raises(ValueError, match="beyond the range of float32"):
+        quick(table * 1e200).fit(*X_y)

@@ -1,5 +1,6 @@
 """Figures: what they draw is what was measured; pixels are for eyes."""
 
+import copy
 import subprocess
 import sys
 
@@ -57,6 +58,28 @@ def classifier(data, scaling="standard", **parameters):
 def clf(data):
     model = classifier(data, seen_penalty=0.1)
     return model.fit(data.X[data.trainval], data.y[data.trainval])
+
+
+def test_figures_show_the_parameters_of_fit(clf, data, test):
+    """What is set later says nothing of this model."""
+
+    def shown(model):
+        of_weights = plotting.WeightDisplay.from_estimator(model)
+        of_errors = plotting.ErrorMatrixDisplay.from_estimator(
+            model, data.X[test], data.y[test]
+        )
+        return of_weights.weight, of_errors.error
+
+    before, changed = shown(clf), copy.deepcopy(clf)
+    changed.regressor_.set_params(
+        loss="mse",
+        class_power=0,
+        attribute_power=0,
+        normalize_weights=False,
+        attribute_scaling="l2",
+    )
+    for one, other in zip(shown(changed), before, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # ---- seen-unseen curve -------------------------------------------------------
