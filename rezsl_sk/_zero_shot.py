@@ -402,9 +402,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             )
         self._read_table()
         self._choose_candidates()
-        dtype = working_dtype(X)
-        seen = self._attributes_of(self.seen_classes_).astype(dtype)
-        if not len(AttributeSpace(None).fit(seen).varying):
+        seen = self._attributes_of(self.seen_classes_)
+        if not len(AttributeSpace(None).fit(seen, working_dtype(X)).varying):
             raise ValueError(
                 "no class can be told from another: every attribute has one value "
                 "over all classes of y. Describe them by attributes that differ."
