@@ -285,6 +285,27 @@ def test_episodes_draw_classes_that_have_rows():
             assert group[rows].bincount().tolist() == [0, 0, 3, 0, 0, 3]
 
 
+def test_partial_fit_draws_episodes_of_the_classes_of_its_part():
+    """For classes of the table that have no sample here those of others were drawn."""
+    rng = np.random.default_rng(0)
+    table = np.sort(rng.normal(size=(8, 4)), axis=0)  # rows in the order of classes
+    X, S = rng.normal(size=(30, 5)), table[rng.permutation(30) % 3 + 2]
+    models = []
+    # As given, and without weights: classes without samples have no say.
+    for prototypes in (table[2:5], table):
+        reg = ReZSLRegressor(
+            (),
+            loss="mse",
+            classification_weight=0,
+            attribute_scaling=None,
+            sampler="episodes",
+            ways=8,
+            random_state=0,
+        )
+        models.append(reg.partial_fit(X, S, prototypes=prototypes))
+    np.testing.assert_array_equal(models[0].coefs_[0], models[1].coefs_[0])
+
+
 def test_an_absent_class_changes_nothing_for_the_others():
     epochs_of = []
     for group in ([0, 1, 0, 2, 1], [1, 3, 1, 6, 3]):
