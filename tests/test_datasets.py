@@ -827,6 +827,8 @@ def test_save_that_fails_leaves_no_trace(made, tmp_path, monkeypatch):
         ({"class_names": ["a", "b"]}, "2 class names for 6 rows"),
         ({"class_names": ["a", "a ", "c", "d", "e", "f"]}, "distinct.*'a'"),
         ({"attribute_names": ["a"]}, "1 attribute names for 20 attributes"),
+        ({"attribute_names": ["a"] * 20}, "attributes more than once: .'a'"),
+        ({"attribute_names": ["", *"abcdefghijklmnopqrs"]}, "without a name, in colu"),
         ({"original_attributes": np.ones((6, 3))}, r"shape \(6, 3\), the table"),
         ({"original_attributes": -np.eye(6, 20)}, "-1 stands for a missing value"),
         ({"image_files": ["a.jpg"]}, "1 rows of image_files for 30 labels"),
@@ -888,7 +890,8 @@ def data_sets(draw):
     data.y = data.class_names[data.labels]
     data.attribute_names = data.original_attributes = None
     if draw(st.booleans()):
-        data.attribute_names = np.array(draw(st.lists(texts, min_size=a, max_size=a)))
+        named = st.lists(texts.filter(len), min_size=a, max_size=a, unique=True)
+        data.attribute_names = np.array(draw(named))
     if draw(st.booleans()):
         data.image_files = np.array(draw(st.lists(texts, min_size=n, max_size=n)))
     if draw(st.booleans()):
