@@ -66,6 +66,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HEAT = "cividis"  # the same to nearly all eyes
 
 
+def _copy(names):
+    """Names that the caller may change without changing a figure drawn later."""
+    return None if names is None else np.array(names)
+
+
 class SeenUnseenCurveDisplay:
     """Seen against unseen accuracy over all seen penalties.
 
@@ -472,7 +477,7 @@ class ErrorMatrixDisplay:
             error=report.error,
             classes=names,
             seen=seen,
-            attribute_names=attribute_names,
+            attribute_names=_copy(attribute_names),
         )
         return display.plot(ax, **kwargs)
 
@@ -749,7 +754,7 @@ class AttributeErrorDisplay:
             As :func:`rezsl_sk.metrics.imbalance_report`.
         """
         report = imbalance_report(S_true, S_pred, classes)
-        display = cls(report=report, attribute_names=attribute_names, name=name)
+        display = cls(report=report, attribute_names=_copy(attribute_names), name=name)
         return display.plot(ax, kind=kind, order=order, **kwargs)
 
     def plot(
@@ -1059,7 +1064,7 @@ class WeightDisplay:
                 error, class_power, attribute_power, normalize_weights
             ),
             classes=None if classes is None else np.unique(np.asarray(classes)),
-            attribute_names=attribute_names,
+            attribute_names=_copy(attribute_names),
         )
         return display.plot(ax, kind=kind, **kwargs)
 
@@ -1481,7 +1486,7 @@ class PrototypeMapDisplay:
             attributes, a prototype is all zero, or y_true names a class that is not
             on the map.
         """
-        classes, y_true = np.asarray(classes), np.asarray(y_true)
+        classes, y_true = np.array(classes), np.array(y_true)
         prototypes = check_array(prototypes, dtype=float, input_name="prototypes")
         if min(prototypes.shape) < 2:
             raise ValueError(

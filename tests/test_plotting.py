@@ -621,3 +621,26 @@ def test_from_predictions_of_scores_needs_no_estimator():
     assert display.curve.ausuc == expected.ausuc
     assert display.point_ is None
     assert display.line_.get_label() == "AUSUC 1.000"
+
+
+@pytest.mark.parametrize("kind", ["ErrorMatrix", "AttributeError", "Weight"])
+def test_a_figure_drawn_later_shows_what_it_was_given(kind):
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(4), 5)
+    S, predicted = rng.random((4, 3))[group], rng.random((20, 3))
+    names = np.array(["a", "b", "c"])
+    display = getattr(plotting, f"{kind}Display").from_predictions(
+        S, predicted, classes=group, attribute_names=names
+    )
+    names[:] = "?"
+    assert list(display.attribute_names) == ["a", "b", "c"]
+
+
+def test_a_map_drawn_later_shows_what_it_was_given():
+    rng = np.random.default_rng(0)
+    classes, y = np.array(["a", "b", "c"]), np.array(["a", "b", "c"] * 4)
+    display = plotting.PrototypeMapDisplay.from_predictions(
+        y, rng.random((12, 3)), prototypes=rng.random((3, 3)), classes=classes
+    )
+    classes[:] = y[:] = "?"
+    assert set(display.classes) == set(display.y_true) == {"a", "b", "c"}
