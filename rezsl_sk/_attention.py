@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ._blocks import check_source, open_rows
 from ._regressor import ReZSLRegressor
-from ._scaling import FeatureScaling
+from ._scaling import FeatureScaling, size_and_length
 from .decoding import _directions
 
 if TYPE_CHECKING:
@@ -452,9 +452,13 @@ class RegionScaling:
             if self.how == "standard":
                 regions /= self.scale
             else:
-                length = np.linalg.norm(regions.mean(axis=1), axis=1)
+                mean = regions.mean(axis=1)
+                length = np.linalg.norm(mean, axis=1)[:, np.newaxis]
+                size, length = size_and_length(mean, length)
+                extreme = np.flatnonzero(size != 1)
+                regions[extreme] /= size[extreme, :, np.newaxis]
                 size = np.sqrt(regions.shape[2]) / np.where(length > 0, length, 1)
-                regions *= size.astype(X.dtype)[:, np.newaxis, np.newaxis]
+                regions *= size.astype(X.dtype)[:, :, np.newaxis]
         return regions.reshape(X.shape)
 
     def _split(self, X):

@@ -4,6 +4,7 @@ Closed form throughout; arrays in, arrays out, nothing here knows torch.
 """
 
 import itertools
+import zlib
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, get_blas_funcs
@@ -93,27 +94,18 @@ class FeatureSide:
                 random_state=int(rng.integers(2**31)),
             )
             folds = list(folds.split(prototypes))
-        grams, held_grams, sums = self._sums(X, group, K, folds)
+        # With fewer rows than (widened) features: the dual form.
+        few_rows = isinstance(X, _Kept) and len(group) < X.x.shape[1] + m
+        sums = _DualSums(X, group, K) if few_rows else _Sums(X, group, K, folds)
         self.choice = dict(DEFAULTS)
         if folds:
-            self.choice = self._choose(
-                some,
-                of_some,
-                prototypes,
-                folds,
-                np.bincount(group, minlength=K),
-                held_grams,
-                sums[0],
-            )
-        del held_grams
+            self.choice = self._choose(some, of_some, prototypes, folds, sums)
+        sums.end_of_folds()
         self._kernel = ClassKernel(self.choice["unit"]).fit(prototypes, dtype)
         dual = self._kernel.dual(self.choice["class_penalty"])
         penalty = self.choice["feature_penalty"]
         self.coef = np.stack(
-            [
-                (_ridge(gram, len(group), of_class, penalty) @ dual).astype(gram.dtype)
-                for gram, of_class in zip(grams, sums, strict=True)
-            ]
+            [sums.weights(draw, penalty, dual).astype(dtype) for draw in range(N_DRAWS)]
         )
         V = self.weights(prototypes)
         spread = [_cosines(x, H, V).std(axis=1) for _, x, H in few.blocks()]
@@ -139,52 +131,12 @@ class FeatureSide:
         """Mean cosines (n, k) of scaled X (n, d) with weights V of k classes."""
         return _cosines(*self.units.parts(X), V)
 
-    def _sums(self, X, group, n_classes, folds):
-        """Sums over all rows, in one pass, which is what a file allows.
-
-        Returns
-        -------
-        grams : ndarray of shape (draws, d', d')
-            Symmetric; what is below the diagonal is left out.
-
-        held_grams : ndarray of shape (folds, d', d')
-            The part of the first draw's Gram matrix that is due to the classes
-            that each fold holds out; as grams.
-
-        sums : ndarray of shape (draws, K, d')
-            Of the rows of each class.
-        """
-        d = self.units.R.shape[0]
-        width, dtype = d + self.units.m, self.units.R.dtype
-        fold_of = np.zeros(n_classes, dtype=np.intp)
-        for number, (_, held) in enumerate(folds):
-            fold_of[held] = number
-        grams = np.zeros((N_DRAWS, width, width), dtype=dtype)
-        # Too few classes for folds are one.
-        held_grams = np.zeros((max(1, len(folds)), width, width), dtype=dtype)
-        sums = np.zeros((N_DRAWS, n_classes, width))
-        for rows, x, H in X.blocks():
-            of_row, fold = group[rows], fold_of[group[rows]]
-            sums[:, :, :d] += class_sums(x, of_row, n_classes)
-            for draw in range(N_DRAWS):
-                sums[draw, :, d:] += class_sums(H[:, draw], of_row, n_classes)
-            for number in np.unique(fold):
-                mine = fold == number
-                _add_gram(held_grams[number], np.hstack([x[mine], H[mine, 0]]))
-            for draw in range(1, N_DRAWS):
-                grams[draw, :d, d:] += x.T @ H[:, draw]
-                grams[draw, d:, d:] += H[:, draw].T @ H[:, draw]
-        grams[0] = held_grams.sum(axis=0)
-        # What is left of the other draws: x is the same in all.
-        grams[1:, :d, :d] = grams[0, :d, :d]
-        return grams, held_grams, sums
-
-    def _choose(self, X, group, prototypes, folds, n_of_class, held_grams, sums):
+    def _choose(self, X, group, prototypes, folds, sums):
         """The values that tell held-out seen classes best, over all folds.
 
         By the first draw: what is chosen hardly depends on it, and the others
-        would take as long again. n_of_class (K,), held_grams and sums are those of
-        all rows, of which X (n rows) may be a sample.
+        would take as long again. `sums` are those of all rows, of which X (n rows)
+        may be a sample.
         """
         count = np.bincount(group, minlength=len(prototypes))
         grid = list(
@@ -194,42 +146,150 @@ class FeatureSide:
         for number, (kept, held) in enumerate(folds):
             rows = np.flatnonzero(np.isin(group, held))
             parts = [rows[part] for part in gen_batches(len(rows), BLOCK_ROWS)]
-            n = n_of_class[kept].sum()
-            # No difference: where a fold holds most of the rows it would be rounding.
-            rest = sum(held_grams[i] for i in range(len(folds)) if i != number)
-            weights = {
-                penalty: _ridge(rest, n, sums[kept], penalty)
-                for penalty in FEATURE_PENALTIES
-            }
-            inner = {penalty: W.T @ W for penalty, W in weights.items()}
-            # Of each candidate: weights of the held-out classes as mixtures of
-            # those of the kept ones (k, h), brought to length 1.
+            weights = sums.without_fold(number, kept)
+            # Of few features and many classes: weights of each candidate, not mixtures.
+            narrow = _is_narrow(weights[FEATURE_PENALTIES[0]], kept)
+            inner = {} if narrow else {p: W.T @ W for p, W in weights.items()}
+            # Of each candidate: weights of the held-out classes, or how they are mixed
+            # from those of the kept ones (k, h), brought to length 1.
             mixtures = {}
             for unit in ("given", "range"):
                 kernel = ClassKernel(unit).fit(prototypes[kept], self.units.mean.dtype)
                 between = kernel(prototypes[held]).T
                 for class_penalty in CLASS_PENALTIES:
-                    A = kernel.dual(class_penalty) @ between
-                    for feature_penalty, WW in inner.items():
+                    A = kernel.solve(class_penalty, between)
+                    for feature_penalty, W in weights.items():
+                        candidate = unit, feature_penalty, class_penalty
+                        if narrow:
+                            mixtures[candidate] = unit_rows((W @ A).T).T
+                            continue
+                        WW = inner[feature_penalty]
                         # Rounding may leave a length of 0 slightly negative.
                         square = ((WW @ A) * A).sum(axis=0)
                         length = np.sqrt(np.maximum(square, 0))
-                        candidate = unit, feature_penalty, class_penalty
                         mixtures[candidate] = A / np.where(length > 0, length, 1)
             for part in parts:
                 x, H = X.parts(part, n_draws=1)
                 F = np.hstack([x, H[:, 0]])
                 of_row = np.searchsorted(held, group[part])
                 vote = 1 / count[group[part]]  # one per class
-                scores = {penalty: F @ W for penalty, W in weights.items()}
+                if not narrow:
+                    of_kept = {penalty: F @ W for penalty, W in weights.items()}
                 for candidate, A in mixtures.items():
                     # Rows f(x) all have one length, so these are cosines.
-                    share = _log_share(scores[candidate[1]] @ A, of_row)
+                    scores = (F if narrow else of_kept[candidate[1]]) @ A
+                    share = _log_share(scores, of_row)
                     evidence[candidate] += (vote * share).sum()
         best = max(grid, key=evidence.__getitem__)
         return dict(
             zip(("unit", "feature_penalty", "class_penalty"), best, strict=True)
         )
+
+
+class _Sums:
+    """Sums over all rows, in one pass, which is what a file allows; ridge from them.
+
+    Attributes
+    ----------
+    grams : ndarray of shape (draws, d', d')
+        Symmetric; what is below the diagonal is left out.
+
+    held_grams : ndarray of shape (folds, d', d')
+        The part of the first draw's Gram matrix that is due to the classes
+        that each fold holds out; as grams.
+
+    sums : ndarray of shape (draws, K, d')
+        Of the rows of each class.
+    """
+
+    def __init__(self, X, group, n_classes, folds):
+        self.n_of_class = np.bincount(group, minlength=n_classes)
+        self.grams = None
+        for rows, x, H in X.blocks():
+            if self.grams is None:
+                self._start(x.shape[1], H.shape[2], x.dtype, n_classes, folds)
+            self._add(x, H, group[rows])
+        self.grams[0] = self.held_grams.sum(axis=0)
+        # What is left of the other draws: x is the same in all.
+        d = self.d
+        self.grams[1:, :d, :d] = self.grams[0, :d, :d]
+
+    def _start(self, d, m, dtype, n_classes, folds):
+        self.d, width = d, d + m
+        self.fold_of = np.zeros(n_classes, dtype=np.intp)
+        for number, (_, held) in enumerate(folds):
+            self.fold_of[held] = number
+        self.grams = np.zeros((N_DRAWS, width, width), dtype=dtype)
+        # Too few classes for folds are one.
+        self.held_grams = np.zeros((max(1, len(folds)), width, width), dtype=dtype)
+        self.sums = np.zeros((N_DRAWS, n_classes, width))
+
+    def _add(self, x, H, of_row):
+        d, n_classes = self.d, len(self.fold_of)
+        fold = self.fold_of[of_row]
+        self.sums[:, :, :d] += class_sums(x, of_row, n_classes)
+        for draw in range(N_DRAWS):
+            self.sums[draw, :, d:] += class_sums(H[:, draw], of_row, n_classes)
+        for number in np.unique(fold):
+            mine = fold == number
+            _add_gram(self.held_grams[number], np.hstack([x[mine], H[mine, 0]]))
+        for draw in range(1, N_DRAWS):
+            self.grams[draw, :d, d:] += x.T @ H[:, draw]
+            self.grams[draw, d:, d:] += H[:, draw].T @ H[:, draw]
+
+    def without_fold(self, number, kept):
+        """For each penalty the weights (d', k) of the kept classes, from their rows."""
+        n = self.n_of_class[kept].sum()
+        # No difference: where a fold holds most of the rows it would be rounding.
+        others = [i for i in range(len(self.held_grams)) if i != number]
+        rest = sum(self.held_grams[i] for i in others)
+        return {
+            penalty: _ridge(rest, n, self.sums[0][kept], penalty)
+            for penalty in FEATURE_PENALTIES
+        }
+
+    def end_of_folds(self):
+        del self.held_grams
+
+    def weights(self, draw, penalty, right):
+        """Ridge weights of all classes (d', K) times right (K, k)."""
+        n = self.n_of_class.sum()
+        return _ridge(self.grams[draw], n, self.sums[draw], penalty) @ right
+
+
+class _DualSums:
+    """What :class:`_Sums` gives, from products of rows: these are few.
+
+    F'(FF' + n p I)^-1 Y equals (F'F + n p I)^-1 F'Y, for indicators Y (n, K).
+    """
+
+    def __init__(self, X, group, n_classes):
+        self.X, self.group = X, group
+        self.Y = np.zeros((len(group), n_classes), dtype=X.x.dtype)
+        self.Y[np.arange(len(group)), group] = 1
+        self.of_x = X.x @ X.x.T
+
+    def _weights(self, inner, penalty, F, Y):
+        A = inner.copy()
+        A[np.diag_indices_from(A)] += A.dtype.type(len(A) * penalty)
+        return F.T @ cho_solve(cho_factor(A, overwrite_a=True), Y)
+
+    def _of(self, draw):
+        H = self.X.H[:, draw]
+        return np.hstack([self.X.x, H]), self.of_x + H @ H.T
+
+    def without_fold(self, number, kept):
+        F, inner = self._of(0)
+        rows = np.flatnonzero(np.isin(self.group, kept))
+        inner, F, Y = inner[np.ix_(rows, rows)], F[rows], self.Y[np.ix_(rows, kept)]
+        return {p: self._weights(inner, p, F, Y) for p in FEATURE_PENALTIES}
+
+    def end_of_folds(self):
+        pass
+
+    def weights(self, draw, penalty, right):
+        F, inner = self._of(draw)
+        return self._weights(inner, penalty, F, self.Y @ right)
 
 
 class RandomUnits:
@@ -269,16 +329,38 @@ class RandomUnits:
         return x, self._finished(H)
 
     def _draw(self, X):
-        d, m = X.shape[1], self.m
         self.mean = X.mean(axis=0, dtype=np.float64).astype(X.dtype)
-        self.R = np.empty((d, self.n_draws * m), dtype=X.dtype)
-        self.b = np.empty(self.n_draws * m, dtype=X.dtype)
+        self._drawn_from = self.rng.bit_generator.state
+        self.R, self.b = self._drawn(self.rng)
+        self._checksum = zlib.crc32(self.R)
+        del self.rng
+
+    def _drawn(self, rng):
+        d, m, dtype = len(self.mean), self.m, self.mean.dtype
+        R = np.empty((d, self.n_draws * m), dtype=dtype)
+        b = np.empty(self.n_draws * m, dtype=dtype)
         for draw in range(self.n_draws):
             mine = slice(draw * m, (draw + 1) * m)
             # Rows of length sqrt(d) give the units' inputs a variance of 1.
-            self.R[:, mine] = self.rng.normal(size=(d, m)) / np.sqrt(d)
-            self.b[mine] = 0.5 * self.rng.normal(size=m)
-        del self.rng
+            R[:, mine] = rng.normal(size=(d, m)) / np.sqrt(d)
+            b[mine] = 0.5 * rng.normal(size=m)
+        return R, b
+
+    def __getstate__(self):
+        # R is nearly all of a model, and its random numbers can be drawn again.
+        return {k: v for k, v in self.__dict__.items() if k not in ("R", "b")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        rng = np.random.Generator(np.random.PCG64())
+        rng.bit_generator.state = self._drawn_from
+        self.R, self.b = self._drawn(rng)
+        if zlib.crc32(self.R) != self._checksum:
+            raise ValueError(
+                "this model was saved with another version of NumPy, which draws other "
+                f"random numbers than {np.__version__}. Load it with the NumPy it was "
+                "saved with, or fit it again."
+            )
 
     def parts(self, X, n_draws=None):
         """The two parts of f(x): (n, d), and of the first draws (n, n_draws, m)."""
@@ -371,8 +453,12 @@ class ClassKernel:
 
     def dual(self, class_penalty):
         """(κ(S, S) + λ I)^-1 of the seen classes: (K, K)."""
+        return self.solve(class_penalty, np.eye(len(self._seen)))
+
+    def solve(self, class_penalty, right):
+        """(κ(S, S) + λ I)^-1 of the seen classes, times right (K, k)."""
         K = self._seen + class_penalty * np.eye(len(self._seen))
-        return cho_solve(cho_factor(K), np.eye(len(K)))
+        return cho_solve(cho_factor(K), right)
 
 
 def _cosines(x, H, V):
@@ -407,6 +493,10 @@ def _ridge(gram, n, sums, penalty):
     # A.T is A, in the order of LAPACK: nothing is copied. X was checked at the door.
     factor = cho_factor(A.T, lower=True, overwrite_a=True, check_finite=False)
     return cho_solve(factor, right, check_finite=False)
+
+
+def _is_narrow(weights, classes):
+    return len(weights) < len(classes)
 
 
 def _log_share(scores, of_row):

@@ -79,9 +79,13 @@ def size_and_length(rows, length):
 
 def class_sums(X, group, n_classes):
     """Sums of the rows of X (n, d) over classes: (n_classes, d)."""
-    n = len(X)
-    one_hot = csr_array((np.ones(n), (group, np.arange(n))), shape=(n_classes, n))
-    return one_hot @ X
+    total = 0.0
+    for rows in gen_batches(len(X), BLOCK_ROWS):  # in double precision each
+        n = len(X[rows])
+        shape = n_classes, n
+        one_hot = csr_array((np.ones(n), (group[rows], np.arange(n))), shape=shape)
+        total = total + one_hot @ X[rows]
+    return total
 
 
 class FeatureScaling:

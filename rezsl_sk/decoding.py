@@ -447,6 +447,10 @@ def _scorer(prototypes, metric):
         return equal_columns(lambda p: _directions(p) @ directions.T, prototypes)
     # Distances do not depend on the origin, their rounding does: a year such as
     # 1999 squared leaves float32 no digits for a difference of 1.
+    # Squares of float32 are added up in float64: where distances are small beside
+    # the values, nothing would be left of them.
+    dtype = prototypes.dtype
+    prototypes = prototypes.astype(np.float64, copy=False)
     origin = np.median(prototypes, axis=0)
     centred = prototypes - origin
     size = np.square(centred).sum(1)
@@ -456,7 +460,7 @@ def _scorer(prototypes, metric):
         squared = (
             np.square(predictions).sum(1)[:, None] + size - 2 * predictions @ centred.T
         )
-        return -np.sqrt(np.maximum(squared, 0))
+        return -np.sqrt(np.maximum(squared, 0)).astype(dtype, copy=False)
 
     return equal_columns(score, prototypes)
 

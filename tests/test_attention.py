@@ -483,3 +483,13 @@ def test_no_samples_are_a_sentence(X_S):
     model = AttentionRegressor(max_iter=1, random_state=0).fit(*X_S)
     with pytest.raises(ValueError, match="0 sample"):
         model.predict(X_S[0][:0])
+
+
+@pytest.mark.parametrize("size", [2.0**-90, 2.0**80])  # about 1e-27 and 1e24
+def test_the_size_of_regions_does_not_matter(size):
+    X = np.random.default_rng(0).normal(size=(20, 3, 4)).astype(np.float32)
+    flat = X.reshape(20, 12)
+    expected = RegionScaling("l2", 3).fit(flat).transform(flat)
+    large = flat * np.float32(size)
+    scaled = RegionScaling("l2", 3).fit(large).transform(large)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-5)

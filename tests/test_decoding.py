@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier, decoding
@@ -497,3 +498,21 @@ def test_two_seen_candidates_are_told_apart_at_any_penalty():
     np.testing.assert_array_equal(clf.predict(X), expected)
     decision = clf.decision_function(X)
     np.testing.assert_array_equal(clf.classes_[(decision > 0).astype(int)], expected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_small_euclidean_distances_beside_large_values(offset):
+    """In float32, against distances of the same numbers one by one."""
+    rng = np.random.default_rng(0)
+    P = (offset * rng.choice([-1, 1], 20) + rng.normal(size=(30, 20))).astype(
+        np.float32
+    )
+    far = P[:1] + np.float32(4 * offset)
+    X = P[rng.integers(30, size=200)] + rng.normal(size=(200, 20)).astype(np.float32)
+    P = np.vstack([P, far])
+    distances = cdist(X.astype(np.float64), P.astype(np.float64))
+    scores = prototype_scores(X, P, metric="euclidean")
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(-scores, distances, rtol=1e-5)
+    names = nearest_prototype(X, P, metric="euclidean")
+    np.testing.assert_array_equal(names, distances.argmin(axis=1))

@@ -1,5 +1,7 @@
 """The feature side against its formulas, written out slowly."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -298,3 +300,82 @@ def test_rows_of_more_than_one_block_have_the_same_side(training, monkeypatch):
     assert computed.choice == kept.choice
     assert computed.spread == pytest.approx(kept.spread, rel=1e-9)
     np.testing.assert_allclose(computed.coef, kept.coef, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_rows_have_the_side_of_the_primal_form(monkeypatch, dtype):
+    """With fewer rows than features; the primal form is that of many rows."""
+    rng = np.random.default_rng(0)
+    P, group = rng.random((20, 5)), np.repeat(np.arange(20), 3)
+    X = P[group] @ rng.normal(size=(5, 90)) + rng.normal(size=(60, 90))
+    X = X.astype(dtype)
+    dual = FeatureSide().fit(X, group, P, seed=0)
+    primal_form = module._Sums
+    folds = []
+
+    def primal(X, group, n_classes):
+        return primal_form(X, group, n_classes, folds)
+
+    split = module.KFold.split
+
+    def noted(self, X):
+        folds.extend(split(self, X))
+        return iter(folds)
+
+    monkeypatch.setattr(module.KFold, "split", noted)
+    monkeypatch.setattr(module, "_DualSums", primal)
+    primal = FeatureSide().fit(X, group, P, seed=0)
+    assert primal.choice == dual.choice
+    size = np.abs(primal.coef).max()
+    tol = 1e-3 if dtype is np.float32 else 1e-9
+    np.testing.assert_allclose(dual.coef / size, primal.coef / size, atol=tol)
+    assert dual.spread == pytest.approx(primal.spread, rel=tol)
+
+
+def test_few_rows_of_many_features_take_no_matrix_of_features(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("features x features")
+
+    monkeypatch.setattr(module, "_Sums", refuse)
+    X = np.random.default_rng(0).normal(size=(60, 500)).astype(np.float32)
+    P = np.random.default_rng(1).random((6, 4))
+    side = FeatureSide().fit(X, np.arange(60) % 6, P, seed=0)
+    assert side.coef.shape[1:] == (515, 6)
+
+
+def test_many_classes_of_few_features_choose_as_by_mixtures(monkeypatch):
+    rng = np.random.default_rng(0)
+    P, group = rng.random((60, 5)), np.repeat(np.arange(60), 2)
+    X = P[group] @ rng.normal(size=(5, 4)) + 0.3 * rng.normal(size=(120, 4))
+    monkeypatch.setattr(module, "MOST_RANDOM", 8)
+    evidence, log_share = [], module._log_share
+
+    def noted(scores, of_row):
+        evidence.append(log_share(scores, of_row))
+        return evidence[-1]
+
+    monkeypatch.setattr(module, "_log_share", noted)
+    FeatureSide().fit(X, group, P, seed=0)
+    narrow, evidence[:] = list(evidence), []
+    monkeypatch.setattr(module, "_is_narrow", lambda W, kept: False)
+    FeatureSide().fit(X, group, P, seed=0)
+    assert len(narrow) == len(evidence) > 0
+    for one, other in zip(narrow, evidence, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_random_units_are_drawn_again_from_a_pickle(training):
+    X, group, P = training
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 300)).astype(np.float32)
+    side = FeatureSide().fit(X, np.arange(400) % 12, P, seed=0)
+    data = pickle.dumps(side)
+    assert len(data) < side.coef.nbytes + side.units.R.nbytes / 2
+    again = pickle.loads(data)
+    np.testing.assert_array_equal(again.units.R, side.units.R)
+    np.testing.assert_array_equal(again.units.b, side.units.b)
+    V = side.weights(P)
+    np.testing.assert_array_equal(again.similarities(X, V), side.similarities(X, V))
+    side.units._checksum += 1  # as if NumPy drew others
+    with pytest.raises(ValueError, match="another version of NumPy"):
+        pickle.loads(pickle.dumps(side))
