@@ -150,8 +150,8 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a label is missing from the table, the table has missing values,
-            a row of zeros or a class twice, `candidates` names an unknown
+            If a label is missing from the table, the table has missing values
+            or a class twice, `candidates` names an unknown
             class, there are fewer than 2 classes (4 for
             ``seen_penalty="auto"``), or :meth:`ReZSLRegressor.fit` refuses the
             data.

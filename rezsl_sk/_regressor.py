@@ -694,7 +694,7 @@ class ReZSLRegressor(
         ------
         ValueError
             If X has missing values or another width than in fit, or a
-            prototype is missing values, all zero, of another width, or equal
+            prototype is missing values, of another width, or equal
             to the mean of the training prototypes (it then has no direction).
         """
         check_is_fitted(self)

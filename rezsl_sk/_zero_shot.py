@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,8 +97,8 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         ------
         ValueError
             If X has missing or infinite values, a label is missing from the
-            table, the table has missing values, a row of zeros or a class
-            twice, `candidates` names an unknown class, or there are fewer than
+            table, the table has missing values or a class twice, `candidates`
+            names an unknown class, or there are fewer than
             2 classes (4 for ``seen_penalty="auto"``).
 
         Warns
@@ -240,7 +241,11 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         return super().score(X, y, sample_weight)
 
     def with_classes(
-        self, class_attributes: pandas.DataFrame | tuple[ArrayLike, ArrayLike]
+        self,
+        class_attributes: ClassTable
+        | pandas.DataFrame
+        | tuple[ArrayLike, ArrayLike]
+        | Mapping[Any, ArrayLike],
     ) -> Self:
         """A fitted copy that also knows other classes; nothing is retrained.
 

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from sklearn.base import clone
 
 from rezsl_sk import ReZSLRegressor, ZeroShotClassifier
 from rezsl_sk.baselines import ESZSL
 from rezsl_sk.datasets import load_xlsa17, make_zero_shot
+from rezsl_sk.feature_cache import FeatureCache
 from rezsl_sk.model_selection import ClassKFold
 from rezsl_sk.tables import (
     ClassTable,
@@ -494,3 +496,34 @@ def test_real_tables_in_files_raise_no_alarm(shared, name):
     ClassTable.of(table).check_describes(seen)
     with pytest.raises(ValueError, match=r"set_index\('class'\)"):
         ClassTable.of(table.reset_index())
+
+
+def test_numbered_columns_travel_through_files(made, tmp_path):
+    """Columns "0", "1", ..., "10", ... are in order, wherever they come from."""
+    y, X = made.y[made.trainval], made.X[made.trainval]
+    path = tmp_path / "table.csv"
+    pd.DataFrame(made.attributes, index=made.class_names).to_csv(path)
+    table = pd.read_csv(path, index_col=0)
+    assert table.columns[10] == "10"
+    cache = FeatureCache.from_arrays(tmp_path / "x.h5", X, y, class_attributes=table)
+    again = pd.DataFrame(
+        cache.class_attributes, index=cache.classes, columns=cache.attribute_names
+    )
+    expected = fit((made.class_names, made.attributes), y, made).predict(made.X)
+    for frame in (table, again):
+        np.testing.assert_array_equal(fit(frame, y, made).predict(made.X), expected)
+        seen = fit(frame.loc[made.class_names[made.seen_classes]], y, made)
+        more = seen.with_classes(frame.loc[made.class_names[made.unseen_classes]])
+        np.testing.assert_array_equal(more.predict(made.X), expected)
+    cache.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Int64", "Float64"])
+def test_classes_join_a_table_of_any_type(made, dtype):
+    whole = pd.DataFrame((made.attributes * 100).round(), index=made.class_names)
+    known = whole.loc[made.class_names[made.seen_classes]].astype(dtype)
+    new = whole.loc[made.class_names[made.unseen_classes]] + 0.5
+    clf = fit(known, made.y[made.trainval], made).with_classes(new)
+    np.testing.assert_array_equal(clf.class_attributes.attributes[len(known) :], new)
+    assert clf.class_attributes.names.tolist() == [*known.index, *new.index]
+    clone(clf).fit(made.X[made.trainval], made.y[made.trainval])
