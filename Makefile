@@ -31,7 +31,7 @@ array-api: $(VENV)/.test
 		tests/test_regressor.py tests/test_classifier.py
 
 doctest: $(VENV)/.test
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob="*.rst" \
+	$(PYTEST) --doctest-modules --doctest-glob="*.rst" \
 		rezsl_sk features docs/start.rst docs/guide/xlsa17_files.rst
 
 # The pages, with the gallery run anew; warnings are errors. No network is needed
