@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rezsl_features import extract_features, find_images, load_backbone, read_image
-from rezsl_features.extract import ENGINES, _Runner
+from rezsl_features._network import ENGINES, Runner
 
 BATCH = 32
 
@@ -79,7 +79,7 @@ def compare(name, files, folder, repeats):
     few = files[: 4 * BATCH]
     batch = torch.stack([backbone.transform(read_image(f)) for f in few[:BATCH]])
     runners = {
-        engine: _Runner(
+        engine: Runner(
             load_backbone(
                 "tf_efficientnet_lite0", weights="package:efficientnet-lite0"
             ),
