@@ -1071,7 +1071,7 @@ class ReZSLRegressor(
                 if stopping is not None:
                     # Held-out classes can be ranked only where there are classes.
                     rank = self._is_table and targets.shape[1] > 1
-                    score = held_out_score(heads, *held_out, rank=rank)
+                    score = held_out_score(heads, *held_out, rank=rank, l2=self._l2)
                     self.validation_scores_.append(score)
                     stop = stopping.update(score, heads)
                 if self.verbose:

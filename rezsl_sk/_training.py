@@ -626,7 +626,7 @@ def run_epoch(trainee, optimizer, X, group, batches) -> list[Epoch]:
     ]
 
 
-def held_out_score(head, X, group, prototypes, *, rank):
+def held_out_score(head, X, group, prototypes, *, rank, l2=False):
     """How well a head does on classes it was not trained on.
 
     Parameters
@@ -640,12 +640,17 @@ def held_out_score(head, X, group, prototypes, *, rank):
     rank : bool
         True: class-mean accuracy of the nearest prototype by cosine. False, for
         targets that are no class table: minus the mean squared error.
+
+    l2 : bool
+        Whether training compares directions: the error is then theirs.
     """
     head.eval()
     with torch.inference_mode():
         parts = [head(part.to(group.device)) for part in X.split(8192)]
         output = torch.cat(parts)[:, 0]
         if not rank:
+            if l2:
+                output, prototypes = F.normalize(output), F.normalize(prototypes)
             return -F.mse_loss(output, prototypes[group]).item()
         hit = (output @ F.normalize(prototypes).T).argmax(1) == group
         count = torch.bincount(group, minlength=len(prototypes)).clamp_min(1)

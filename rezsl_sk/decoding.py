@@ -358,10 +358,22 @@ def score_rows(n_classes):
     return max(1, min(SCORE_ROWS, SCORE_ENTRIES // n_classes))
 
 
+def refuse_no_numbers(values, what):
+    """Refuse values that could be cast to floats but would mean something else."""
+    dtype = np.asarray(values).dtype
+    if dtype.kind in "cmMSUV":
+        raise ValueError(
+            f"{what} must hold real numbers, got dtype {dtype}; give floats or "
+            "integers."
+        )
+
+
 def _checked_pair(predictions, prototypes, metric):
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {METRICS}, got {metric!r}.")
     dtype = [np.float64, np.float32]
+    refuse_no_numbers(predictions, "predictions")
+    refuse_no_numbers(prototypes, "prototypes")
     predictions = check_array(predictions, dtype=dtype, input_name="predictions")
     prototypes = check_array(prototypes, dtype=dtype, input_name="prototypes")
     if predictions.shape[1] != prototypes.shape[1]:

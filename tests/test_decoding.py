@@ -516,3 +516,13 @@ def test_small_euclidean_distances_beside_large_values(offset):
     np.testing.assert_allclose(-scores, distances, rtol=1e-5)
     names = nearest_prototype(X, P, metric="euclidean")
     np.testing.assert_array_equal(names, distances.argmin(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [complex, "m8[s]", "M8[s]", str], ids=str)
+@pytest.mark.parametrize("decode", [prototype_scores, nearest_prototype])
+def test_what_is_no_number_is_refused_in_a_sentence(decode, dtype):
+    bad, good = np.array([[1, 2]]).astype(dtype), np.array([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="^predictions must hold real numbers, got"):
+        decode(bad, good)
+    with pytest.raises(ValueError, match="^prototypes must hold real numbers, got"):
+        decode(good, bad)

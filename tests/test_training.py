@@ -17,6 +17,7 @@ from rezsl_sk._training import (
     Sampler,
     Stopping,
     Trainee,
+    held_out_score,
     one_cycle,
     products,
     run_epoch,
@@ -539,3 +540,21 @@ def test_a_fit_is_the_same_whatever_the_caller_has_set(fit, small):
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other, err_msg=name)
             assert one.dtype == other.dtype
+
+
+def test_held_out_error_of_directions_knows_no_lengths():
+    """With attribute_scaling="l2" lengths of outputs and targets mean nothing."""
+    rng = np.random.default_rng(0)
+    X = torch.from_numpy(rng.normal(size=(6, 3)))
+    targets, group = torch.from_numpy(rng.normal(size=(6, 2))), torch.arange(6)
+    W, b = rng.normal(size=(3, 2)), np.zeros(2)
+    score = [
+        held_out_score(Heads([([W * s], [b])]), X, group, targets, rank=False, l2=True)
+        for s in (1.0, 50.0)
+    ]
+    unit = [
+        a / np.linalg.norm(a, axis=1, keepdims=True)
+        for a in (X.numpy() @ W, targets.numpy())
+    ]
+    expected = -np.mean(np.square(np.asarray(unit[0]) - np.asarray(unit[1])))
+    assert score == pytest.approx([expected, expected])
