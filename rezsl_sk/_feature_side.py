@@ -161,7 +161,8 @@ class FeatureSide:
                     for feature_penalty, W in weights.items():
                         candidate = unit, feature_penalty, class_penalty
                         if narrow:
-                            mixtures[candidate] = unit_rows((W @ A).T).T
+                            V = W @ A.astype(W.dtype)
+                            mixtures[candidate] = unit_rows(V.T).T
                             continue
                         WW = inner[feature_penalty]
                         # Rounding may leave a length of 0 slightly negative.
