@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 from rezsl_features import extract_features, find_images, load_backbone, read_image
-from rezsl_features._network import ENGINES, Runner
+from rezsl_features._network import Runner
+from rezsl_features._settings import ENGINES
 
 BATCH = 32
 

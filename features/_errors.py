@@ -1,8 +1,22 @@
-"""The error of an extraction."""
+"""The errors of the extractor."""
 
 from __future__ import annotations
 
-__all__ = ["ExtractionError"]
+__all__ = ["BackboneError", "ExtractionError"]
+
+
+class BackboneError(RuntimeError):
+    """A network or its weights cannot be had; the message says what to give instead.
+
+    Examples
+    --------
+    >>> from rezsl_features.backbones import BackboneError, load_backbone
+    >>> try:
+    ...     load_backbone("resnet50", pool="sum")
+    ... except BackboneError as error:
+    ...     print(error)
+    pool='sum' is unknown; give one of auto, avg, cls, none.
+    """
 
 
 class ExtractionError(RuntimeError):

@@ -11,10 +11,9 @@ import torch
 
 from ._errors import ExtractionError
 
-__all__ = ["AMPS", "ENGINES", "Runner", "device_kind", "processor"]
+__all__ = ["Runner", "device_kind", "processor"]
 
-ENGINES = ("torch", "channels-last", "onnx")
-AMPS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Runner:
@@ -22,7 +21,7 @@ class Runner:
 
     def __init__(self, backbone, identity):
         self.device = torch.device(_local_device(identity["device"]))
-        self.amp = AMPS[identity["amp"]]
+        self.amp = _AUTOCAST[identity["amp"]]
         self.engine = identity["engine"]
         self.model = backbone.model.eval()
         if self.engine == "onnx":

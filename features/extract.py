@@ -18,8 +18,9 @@ from rezsl_sk._storage.hdf5 import WriterLock
 from rezsl_sk.feature_cache import FeatureCache, check_classes
 
 from ._errors import ExtractionError
-from ._network import AMPS, ENGINES, Runner
+from ._network import Runner
 from ._run import Job, n_cores
+from ._settings import AMPS, ENGINES
 from .backbones import Backbone, load_backbone
 from .images import ImageError, ImageList, find_images, read_image
 
@@ -170,7 +171,7 @@ def extract_features(
     ['black' 'white'] [0. 1.] (2, 12)
     """
     _check_choice("engine", engine, ENGINES)
-    _check_choice("amp", amp, tuple(AMPS))
+    _check_choice("amp", amp, AMPS)
     _check_choice("dtype", dtype, ("float32", "float16"))
     _check_choice("on_error", on_error, ("skip", "stop"))
     _check_choice("stored_attributes", stored_attributes, ("keep", "replace", "remove"))

@@ -11,8 +11,9 @@ import time
 import h5py
 import numpy as np
 import pytest
+import rezsl_features
 from PIL import Image
-from rezsl_features import cli, extract_features
+from rezsl_features import extract_features
 from rezsl_features.cli import main
 from tiny import Small, tiny_network
 
@@ -409,7 +410,7 @@ def test_doctor(run, monkeypatch):
 
 def test_an_error_without_a_sentence_is_not_hidden(monkeypatch):
     """A mistake of ours shall show where it is."""
-    monkeypatch.setattr(cli, "find_images", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("rezsl_features._commands.find_images", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["extract", "x", "--out", "y", *SMALL])
 
@@ -465,6 +466,52 @@ def test_ctrl_c_and_kill_in_the_shell(run, make_images, tmp_path):
         assert cache.X[:].tobytes() == wanted.X[:].tobytes()
     code, _, err = run(*command(root, out, "--dtype", "float16")[3:])
     assert code == 1 and "dtype 'float32', now 'float16'" in err
+
+
+def test_ctrl_c_while_torch_is_imported(tmp_path):
+    """Importing takes seconds, and whoever has mistyped stops the command then."""
+    (tmp_path / "torch.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+            "from rezsl_features.cli import main; sys.exit(main())",
+            *("extract", str(tmp_path), "--out", "x.h5", *SMALL),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert "Stopped." in text and "Traceback" not in text
+
+
+def test_a_look_into_a_cache_does_not_wait_for_torch(tiny_cache):
+    code = (
+        "import sys, rezsl_features\n"
+        "from rezsl_features.cli import main\n"
+        "codes = [main([what, sys.argv[1]]) for what in ('inspect', 'verify')]\n"
+        "assert codes == [0, 0] and 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_cache)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_the_package_are_imported_when_asked_for():
+    assert set(rezsl_features.__all__) <= set(dir(rezsl_features))
+    for name in rezsl_features.__all__:
+        assert getattr(rezsl_features, name).__name__ == name
+    assert rezsl_features.images.find_images is rezsl_features.find_images
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = rezsl_features.nothing
 
 
 @needs_timm

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from rezsl_features import cli
+from rezsl_features import _commands, cli
 from rezsl_features.images import ImageList
 
 from rezsl_sk.feature_cache import FeatureCache
@@ -164,7 +164,7 @@ def test_doctor_says_what_a_folder_holds(run, make_images):
 
 
 def test_doctor_names_what_a_plugin_would_read(run, monkeypatch):
-    monkeypatch.setattr(cli, "image_formats", lambda: {"JPEG": (".jpg",)})
+    monkeypatch.setattr(_commands, "image_formats", lambda: {"JPEG": (".jpg",)})
     _, text, _ = run("doctor")
     assert ".heic          not read: `pip install pillow-heif`" in text
 
@@ -172,8 +172,10 @@ def test_doctor_names_what_a_plugin_would_read(run, monkeypatch):
 def test_only_rank_0_speaks_of_the_list(capsys, monkeypatch, tmp_path):
     """Each of the processes of torchrun lists the images; one says so."""
     images = ImageList(["a"], ["a"], notes=["A note."])
-    monkeypatch.setattr(cli, "find_images", lambda *_, **__: images)
-    monkeypatch.setattr(cli, "extract_features", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(_commands, "find_images", lambda *_, **__: images)
+    monkeypatch.setattr(
+        "rezsl_features.extract.extract_features", lambda *_, **__: 1 / 0
+    )
     command = ["extract", "x", "--out", str(tmp_path / "y"), "--backbone", "z"]
     for rank, said in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)

@@ -124,7 +124,7 @@ def test_every_error_ends_with_what_to_do(capsys, monkeypatch, error, words):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("rezsl_features.cli.find_images", fail)
+    monkeypatch.setattr("rezsl_features._commands.find_images", fail)
     assert main(["extract", "x", "--out", "y.h5", *SMALL]) == 1
     assert words in capsys.readouterr().err
 
