@@ -27,8 +27,9 @@ has the SHA-256 of its content as an attribute, ``manifest_sha256`` is the hash 
 all datasets and attributes, and `FeatureCache.verify` computes them again. Numbers
 have checksums of HDF5 (fletcher32), which are compared whenever they are read. Behind
 the end of the HDF5 file stands the hash of all bytes but the features, which is
-compared when the file is opened; see ``rezsl_sk/_storage/seal.py``. Version 1 of the
-schema had hashes of the datasets alone.
+compared when the file is opened; see ``rezsl_sk/_storage/seal.py``. A file without
+that hash is read and verified as a whole whenever it is opened, in a process of its
+own. Version 1 of the schema had hashes of the datasets alone.
 
 A cache is written once and never changed: under a temporary name, flushed to the
 disk, renamed. Whoever dies in between leaves no broken file under the final name.
@@ -64,7 +65,7 @@ from ._storage.contents import (
 from ._storage.foreign import open_hdf5, reading
 from ._storage.hdf5 import CacheError, WriterLock, new_file
 from ._storage.inputs import RESERVED, check_classes, check_metadata, check_splits
-from ._storage.seal import check_seal, chunk_spans, write_seal
+from ._storage.seal import chunk_spans, is_sealed, write_seal
 
 if TYPE_CHECKING:
     import pandas
@@ -305,9 +306,13 @@ class FeatureCache:
         if self._file is not None and self._pid == os.getpid():
             return self._file
         _check_is_file(self.path)
-        file, sealed = open_hdf5(self.path)
+        if not is_sealed(self.path):
+            # An early version wrote it, or another program has, as h5repack does.
+            # The HDF5 library may not survive what has happened to it meanwhile.
+            in_child(f"{__name__}:_check_all", self.path)
+        file = open_hdf5(self.path)
         try:
-            self._found = check_contents(file, self.path, sealed)
+            self._found = check_contents(file, self.path)
         except BaseException:
             file.close()
             raise
@@ -913,8 +918,7 @@ def _apart(function, path):
     path = Path(path)
     _check_is_file(path)
     # Most of what happens to files is noticed here, which takes no new process.
-    with open(path, "rb") as file:
-        check_seal(file, path)
+    is_sealed(path)
     return in_child(f"{__name__}:{function}", path)
 
 
@@ -926,6 +930,11 @@ def _check_is_file(path):
             "FeatureCache.from_arrays writes one",
             str(path),
         )
+
+
+def _check_all(path):
+    with open_hdf5(path) as file:
+        check_hashes(file, check_contents(file, path), path)
 
 
 def _verified(path):

@@ -16,6 +16,7 @@ from rezsl_sk import (
     ReZSLRegressor,
     ReZSLSearchCV,
     ZeroShotClassifier,
+    feature_cache,
 )
 from rezsl_sk._storage import child
 from rezsl_sk.baselines import ESZSL
@@ -268,15 +269,22 @@ def test_every_change_is_noticed(new, change):
         FeatureCache(new)
 
 
-def test_changed_features_are_noticed_by_verify(new):
-    """Written through HDF5, with new checksums: opening does not read them."""
+def test_changed_features_are_noticed(new):
+    """Written through HDF5, with new checksums."""
     with h5py.File(new, "r+") as file:
         file["features"][0, 0] += 1
-    with FeatureCache(new) as cache:
+    for look in (FeatureCache, inspect_cache, verify_cache):
         with pytest.raises(CacheError, match="SHA-256 of `features`"):
-            cache.verify()
-    with pytest.raises(CacheError, match="SHA-256 of `features`"):
-        verify_cache(new)
+            look(new)
+
+
+@pytest.mark.parametrize("name", ["features", "label", "class_attributes"])
+def test_changed_values_of_old_files_are_noticed(old, name):
+    """These have no checksums, so that all is read when they are opened."""
+    with h5py.File(old, "r+") as file:
+        file[name][0] += 1
+    with pytest.raises(CacheError, match=f"SHA-256 of `{name}`"):
+        FeatureCache(old)
 
 
 def test_written_anew_by_another_program(new, tmp_path):
@@ -451,13 +459,20 @@ def test_2500_flipped_bytes(new, seed):
 
 
 def test_flipped_bytes_of_old_files_do_not_reach_us(old, tmp_path):
+    X, labels, table = arrays()
+
+    def read(path):
+        with FeatureCache(path) as cache:
+            assert np.array_equal(cache.X[:], X)
+            assert np.array_equal(cache.class_attributes[cache.labels], table[labels])
+
     whole = old.read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(4):
         damaged = bytearray(whole)
         damaged[int(rng.integers(len(whole)))] ^= int(rng.integers(1, 256))
         old.write_bytes(damaged)
-        for look in (inspect_cache, verify_cache):
+        for look in (inspect_cache, verify_cache, read):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 try:
@@ -505,6 +520,21 @@ def harm(tmp_path, monkeypatch):
 def test_a_child_that_fails_is_a_sentence(harm, name, match):
     with pytest.raises(CacheError, match=match):
         child.in_child(f"harm_for_test:{name}", harm)
+
+
+def test_what_has_no_seal_is_opened_by_a_child_first(tmp_path, harm, monkeypatch):
+    """The HDF5 library may crash or hang on it; this process outlives that."""
+
+    def dies(function, path):
+        return child.in_child("harm_for_test:crash", path)
+
+    monkeypatch.setattr(feature_cache, "in_child", dies)
+    write_old(tmp_path / "old.h5")
+    with pytest.raises(CacheError, match="ended without an answer"):
+        FeatureCache(tmp_path / "old.h5")
+    write(tmp_path / "new.h5")
+    with FeatureCache(tmp_path / "new.h5") as cache:
+        assert cache.y[0] == "ant"
 
 
 def test_a_child_that_hangs_is_ended(harm, monkeypatch):

@@ -229,9 +229,7 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 # -- reading ----------------------------------------------------------------------
 
 
-def check_contents(
-    file: h5py.File, path: Path, sealed: bool
-) -> dict[str, h5py.Dataset]:
+def check_contents(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     """Refuse what this version cannot read rightly.
 
     Parameters
@@ -240,8 +238,6 @@ def check_contents(
         The open cache.
     path : Path
         Its name, for messages.
-    sealed : bool
-        Whether its bytes were compared with its seal.
 
     Returns
     -------
@@ -268,18 +264,10 @@ def check_contents(
             _check_type(name, data, path)
         _check_lengths(found, path)
         _check_references(found, path)
-        # Another program has written the file anew, as h5repack does; or changed it.
-        if not sealed and file.attrs["schema_version"] != 1:
-            check_hashes(file, found, path, leave_out=("features",))
     return found
 
 
-def check_hashes(
-    file: h5py.File,
-    found: dict[str, h5py.Dataset],
-    path: Path,
-    leave_out: tuple[str, ...] = (),
-) -> None:
+def check_hashes(file: h5py.File, found: dict[str, h5py.Dataset], path: Path) -> None:
     """Compute the hashes of the data sets, and that of all data sets, and compare.
 
     Parameters
@@ -290,8 +278,6 @@ def check_hashes(
         Its data sets.
     path : Path
         Its name, for messages.
-    leave_out : tuple of str, default=()
-        Data sets that are not read.
 
     Raises
     ------
@@ -299,8 +285,6 @@ def check_hashes(
         If a hash is another than was written, or a number is not finite.
     """
     for name, data in found.items():
-        if name in leave_out:
-            continue
         digest = hashlib.sha256()
         with reading(path, f"`{name}`"):
             for block in _blocks(data):

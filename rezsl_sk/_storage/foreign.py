@@ -15,7 +15,6 @@ from pathlib import Path
 import h5py
 
 from .hdf5 import CacheError
-from .seal import check_seal
 
 __all__ = [
     "check_attributes",
@@ -65,8 +64,8 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
         ) from error
 
 
-def open_hdf5(path: Path) -> tuple[h5py.File, bool]:
-    """Open a file for reading, after its seal was compared.
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file for reading.
 
     Parameters
     ----------
@@ -75,24 +74,21 @@ def open_hdf5(path: Path) -> tuple[h5py.File, bool]:
 
     Returns
     -------
-    file : h5py.File
+    h5py.File
         The file.
-    sealed : bool
-        Whether it has a seal (and the seal holds).
 
     Raises
     ------
     CacheError
-        If the file is no HDF5 file, is cut short, or differs from what was sealed.
+        If the file is no HDF5 file, or is cut short.
     """
     with open(path, "rb") as raw:
         start = raw.read(8)
         size = raw.seek(0, 2)
-        sealed = check_seal(raw, path)
     try:
         # A finished cache never changes, so a reader needs no HDF5 lock, which
         # some network file systems refuse.
-        return h5py.File(path, "r", locking=False), sealed
+        return h5py.File(path, "r", locking=False)
     except PermissionError:
         raise
     except Exception as error:

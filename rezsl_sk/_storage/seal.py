@@ -22,7 +22,7 @@ import h5py
 
 from .hdf5 import CacheError
 
-__all__ = ["check_seal", "chunk_spans", "write_seal"]
+__all__ = ["chunk_spans", "is_sealed", "write_seal"]
 
 MARK = b"rezsl_sk seal 1\n"
 _TAIL = 32 + 8 + len(MARK)
@@ -70,15 +70,13 @@ def write_seal(file: BinaryIO, spans: list[list[int]]) -> None:
     file.write(text + digest + len(text).to_bytes(8, "little") + MARK)
 
 
-def check_seal(file: BinaryIO, path: Path) -> bool:
-    """Compare the seal of a file.
+def is_sealed(path: Path) -> bool:
+    """Tell whether a file has a seal, and compare it.
 
     Parameters
     ----------
-    file : file
-        Open for reading.
     path : Path
-        Its name, for messages.
+        The file.
 
     Returns
     -------
@@ -90,6 +88,11 @@ def check_seal(file: BinaryIO, path: Path) -> bool:
     CacheError
         If it has one, and the file is not what was sealed.
     """
+    with open(path, "rb") as file:
+        return _is_sealed(file, path)
+
+
+def _is_sealed(file, path):
     size = file.seek(0, 2)
     if size < _TAIL:
         return False
