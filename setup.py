@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(
@@ -52,7 +52,7 @@ setup(
     python_requires=">=3.11",
     # The folder is called `features` in the repository; installed under that
     # name it would shadow half of everybody's projects.
-    packages=["rezsl_sk", "rezsl_sk._storage", "rezsl_sk.datasets", "rezsl_features"],
+    packages=[*find_packages(include=["rezsl_sk", "rezsl_sk.*"]), "rezsl_features"],
     package_dir={"rezsl_sk": "rezsl_sk", "rezsl_features": "features"},
     package_data={"rezsl_sk": ["py.typed"], "rezsl_features": ["py.typed"]},
     install_requires=[

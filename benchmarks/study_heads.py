@@ -168,7 +168,7 @@ def one_split(data, number, max_per_class):
         device="cpu",
     ).fit(X, group)
     seconds = time.perf_counter() - start
-    learned = standard(embedding._class_scorer(P, None)(X_test))
+    learned = standard(embedding.scorer(P)(X_test))
     note("learned prototypes alone", learned, seconds)
     thirds = by_attributes[0] + by_features + learned
     note("learned prototypes, thirds", thirds, seconds)

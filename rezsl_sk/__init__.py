@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ._regressor import ReZSLRegressor
     from ._report import report
     from ._search import ReZSLSearchCV
+    from ._stacking import ZeroShotStackingClassifier
 
 __version__ = "0.1.0.dev0"
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ReZSLRegressor",
     "ReZSLSearchCV",
     "ZeroShotClassifier",
+    "ZeroShotStackingClassifier",
     "plotting",
     "report",
 ]
@@ -28,6 +30,7 @@ _HOMES = {
     "ReZSLRegressor": "._regressor",
     "ReZSLSearchCV": "._search",
     "ZeroShotClassifier": "._classifier",
+    "ZeroShotStackingClassifier": "._stacking",
     "report": "._report",
 }
 _MODULES = {

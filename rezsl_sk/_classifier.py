@@ -12,9 +12,8 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 
 from ._atomic import all_or_nothing
 from ._attention import AttentionRegressor
-from ._blocks import Rows
 from ._company import refuse_other_labels
-from ._regressor import ReZSLRegressor, in_own_precision, shown_to_callbacks
+from ._regressor import ReZSLRegressor, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
 from .decoding import relative_scores
 
@@ -170,7 +169,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         task = context.subcontext(task_name="fit regressor")
         with task.propagate_callback_context(self.regressor_):
             task.call_on_fit_task_begin(estimator=self, **shown)
-            self._fit_regressor(X, group, self.seen_classes_)
+            self._fit_regressor(X, group, self._attributes_of(self.seen_classes_))
             task.call_on_fit_task_end(estimator=self, **shown)
         self._warn_of_equals()
         context.call_on_fit_task_end(
@@ -222,32 +221,19 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         # Of regions only their number has been compared.
         return self.regressor_._check_X(X) if self._regions else X
 
-    def _fit_seen(self, X, group, classes):
+    def fit_classes(self, X, group, attributes):
+        """Learn from the seen classes; see :mod:`rezsl_sk._scorers`."""
         self.regressor_ = self._new_regressor()
-        self._fit_regressor(X, group, classes)
+        self._fit_regressor(X, group, attributes)
+        return self
 
-    def _fit_regressor(self, X, group, classes):
-        X, S, prototypes = self._regressor_data(X, group, classes)
-        self.regressor_._fit(X, S, prototypes, group, is_table=True)
+    def _fit_regressor(self, X, group, attributes):
+        self.regressor_.fit_classes(X, group, attributes, self._attribute_names)
         self.constant_attributes_ = self.regressor_.constant_attributes_
 
-    def _regressor_data(self, X, group, classes):
-        """What `regressor_` is fitted on: features, attributes of rows and classes."""
-        regressor = self.regressor_
-        X = regressor._check_X(X, reset=True)
-        regressor._y_ndim, regressor.attribute_names_ = 2, self._attribute_names
-        prototypes = in_own_precision(self._attributes_of(classes), X.dtype)
-        # A row of attributes for each sample takes many times the memory of X where
-        # attributes are many, and nobody but callbacks looks at them.
-        S = None
-        if getattr(regressor, "_skl_callbacks", None) and not isinstance(X, Rows):
-            S = prototypes[group]
-        # One number per label: two classes with equal attributes stay two.
-        return X, S, prototypes
-
-    def _class_scorer(self, prototypes, names):
-        score = self.regressor_._scorer(prototypes, names)
-        return lambda X: score(self.regressor_._in_working_dtype(X, False))
+    def scorer(self, attributes, names=None):
+        """Score any classes by their attributes; see :mod:`rezsl_sk._scorers`."""
+        return self.regressor_.scorer(attributes, names)
 
     @property
     def _rows_at_once(self):

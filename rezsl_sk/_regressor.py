@@ -501,6 +501,29 @@ class ReZSLRegressor(
         X, S = self._check_X_S(X, y, reset=True)
         return self._fit(X, S, *distinct_rows(S))
 
+    def fit_classes(self, X, group, attributes, attribute_names=None):
+        """Learn from the seen classes; see :mod:`rezsl_sk._scorers`."""
+        X, S, prototypes = self._class_data(X, group, attributes, attribute_names)
+        return self._fit(X, S, prototypes, group, is_table=True)
+
+    def scorer(self, attributes, names=None):
+        """Score any classes by their attributes; see :mod:`rezsl_sk._scorers`."""
+        score = self._scorer(attributes, names)
+        return lambda X: score(self._in_working_dtype(X, False))
+
+    def _class_data(self, X, group, attributes, attribute_names):
+        """Checked features, and attributes of rows (or None) and classes."""
+        X = self._check_X(X, reset=True)
+        self._y_ndim, self.attribute_names_ = 2, attribute_names
+        prototypes = in_own_precision(attributes, X.dtype)
+        # A row of attributes for each sample takes many times the memory of X where
+        # attributes are many, and nobody but callbacks looks at them.
+        S = None
+        if getattr(self, "_skl_callbacks", None) and not isinstance(X, Rows):
+            S = prototypes[group]
+        # One number per class: two classes with equal attributes stay two.
+        return X, S, prototypes
+
     @with_callbacks
     @usual_torch()
     def _fit(self, X, S, prototypes, group, *, is_table=None):

@@ -514,7 +514,10 @@ def fit_side_by_side(estimators, X, y, side):
                 rows, group = estimator._start_fit(X, y)
                 estimator.seen_penalty_ = estimator._choose_penalty(rows, group)
                 estimator.regressor_ = estimator._new_regressor()
-                data = estimator._regressor_data(rows, group, estimator.seen_classes_)
+                attributes = estimator._attributes_of(estimator.seen_classes_)
+                data = estimator.regressor_._class_data(
+                    rows, group, attributes, estimator._attribute_names
+                )
                 data, is_table = (*data, group), True
                 regressors.append(estimator.regressor_)
             else:

@@ -51,10 +51,10 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     Estimators have the parameters ``class_attributes``, ``candidates`` and
     ``seen_penalty`` and three private methods::
 
-        _fit_seen(X, group, classes)
-            Learn from checked X (n, d); ``classes[group[i]]`` is the label of
-            row i, and ``_attributes_of(classes)`` its attributes.
-        _class_scorer(prototypes, names)
+        fit_classes(X, group, attributes)
+            Learn from checked rows X (n, d), the number of each row's class (n,) and
+            the attributes (K, a) of these classes, in the table's units.
+        scorer(attributes, names=None)
             A function from checked rows (m, d) to their scores (m, k) for classes
             with attributes (k, a) in the table's units; larger is nearer. What
             depends on the classes alone is computed before it is returned. `names`
@@ -62,11 +62,12 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         _attribute_space()
             The :class:`~rezsl_sk._scaling.AttributeSpace` of the seen classes.
 
-    One whose ``_fit_seen`` takes :class:`~rezsl_sk._blocks.Rows` of a file for X
+    One whose ``fit_classes`` takes :class:`~rezsl_sk._blocks.Rows` of a file for X
     sets ``_streams``.
     """
 
     _streams = False
+    _attribute_names = None  # of a table that has any
     _rows_at_once = SCORE_ROWS  # at most
 
     _zero_shot_constraints: dict = {
@@ -108,7 +109,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         """
         X, group = self._start_fit(X, y)
         self.seen_penalty_ = self._choose_penalty(X, group)
-        self._fit_seen(X, group, self.seen_classes_)
+        self.fit_classes(X, group, self._attributes_of(self.seen_classes_))
         self._warn_of_equals()
         return self
 
@@ -174,7 +175,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         else:
             names = check_classes(classes)
             columns = np.arange(len(names))
-        score = self._class_scorer(self._attributes_of(names), names)
+        score = self.scorer(self._attributes_of(names), names)
         return self._in_blocks(X, columns, score)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -437,14 +438,14 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
                 f"seen_penalty='auto' holds out classes and needs at least 4 in y, got "
                 f"{n_classes}; set a number instead."
             )
+        attributes = self._attributes_of(self.seen_classes_)
         curves = []
         for train, test in GZSLKFold(min(5, n_classes // 2)).split(X, group):
             inside, numbers = np.unique(group[train], return_inverse=True)
             model = copy.copy(self)
             with nested_fits():
-                model._fit_seen(X[train], numbers, self.seen_classes_[inside])
-            P = self._attributes_of(self.seen_classes_)
-            score = model._class_scorer(P, self.seen_classes_)
+                model.fit_classes(X[train], numbers, attributes[inside])
+            score = model.scorer(attributes, self.seen_classes_)
             if isinstance(X, Rows):
                 scores = X[test].mapped(score, width=n_classes)
             else:
@@ -484,7 +485,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         """
         columns = self._preference()
         names = self.classes_[columns]
-        score = self._class_scorer(self._attributes_of(names), names)
+        score = self.scorer(self._attributes_of(names), names)
         seen = np.isin(names, self.seen_classes_)
         penalty = self.seen_penalty_
         return columns, lambda X, *more: calibrate(score(X), seen, penalty, *more)

@@ -90,12 +90,12 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
         "feature_scaling": [StrOptions({"standard", "l2"}), None],
     }
 
-    def _fit_seen(self, X, group, classes):
+    def fit_classes(self, X, group, attributes):
+        """Learn from the seen classes; see :mod:`rezsl_sk._scorers`."""
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
-        prototypes = self._attributes_of(classes)
         self._features = FeatureScaling(self.feature_scaling).fit(X)
-        self._space = AttributeSpace(self.attribute_scaling).fit(prototypes)
+        self._space = AttributeSpace(self.attribute_scaling).fit(attributes)
         self.constant_attributes_ = self._space.constant
         if not len(self._space.varying):
             raise ValueError(
@@ -103,15 +103,17 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
                 "over all classes of y. Describe them by attributes that differ."
             )
         if "attribute_scaling" in self._parameter_constraints:
-            self._space.check_size(prototypes)
-        self._learn(self._features.transform(X), group, self._scaled(prototypes))
+            self._space.check_size(attributes)
+        self._learn(self._features.transform(X), group, self._scaled(attributes))
+        return self
 
     def _scaled(self, prototypes):
         P = self._space.transform(prototypes)
         return unit_rows(P) if self._space.how == "l2" else P
 
-    def _class_scorer(self, prototypes, names):
-        P = self._scaled(np.asarray(prototypes))
+    def scorer(self, attributes, names=None):
+        """Score any classes by their attributes; see :mod:`rezsl_sk._scorers`."""
+        P = self._scaled(np.asarray(attributes))
         if self._needs_directions:
             self._space.check_directions(P, names)
         compare = equal_columns(self._comparer(P), P)

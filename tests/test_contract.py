@@ -9,7 +9,12 @@ import pytest
 from sklearn.base import clone, is_classifier
 from sklearn.utils import gen_batches
 
-from rezsl_sk import AttentionRegressor, ReZSLRegressor, ZeroShotClassifier
+from rezsl_sk import (
+    AttentionRegressor,
+    ReZSLRegressor,
+    ZeroShotClassifier,
+    ZeroShotStackingClassifier,
+)
 from rezsl_sk.baselines import (
     ALE,
     DAP,
@@ -34,6 +39,9 @@ CLASSIFIERS = {
     "ale": ALE(**QUICK),
     "dem": DEM(hidden_layer_sizes=(8,), **QUICK),
     "class-normalised": ClassNormalizedEmbedding(hidden_layer_sizes=(8, 8), **QUICK),
+    "stack": ZeroShotStackingClassifier(
+        [("eszsl", ESZSL()), ("ridge", RidgePrototype())], seen_penalty=0.0
+    ),
 }
 REGRESSORS = {
     "regressor": ReZSLRegressor((8,), **QUICK),
@@ -241,13 +249,13 @@ def test_scores_are_computed_in_blocks(name, data, monkeypatch):
     model = clone(CLASSIFIERS[name])
     model.set_params(class_attributes=(names, table)).fit(X, y)
     whole, sizes = answers(model, new, None), []
-    scorer = type(model)._class_scorer
+    scorer = type(model).scorer
 
-    def spy(self, prototypes, names):
-        score = scorer(self, prototypes, names)
+    def spy(self, attributes, names=None):
+        score = scorer(self, attributes, names)
         return lambda X: sizes.append(len(X)) or score(X)
 
-    monkeypatch.setattr(type(model), "_class_scorer", spy)
+    monkeypatch.setattr(type(model), "scorer", spy)
     monkeypatch.setattr("rezsl_sk.decoding.SCORE_ROWS", 7)
     parts = answers(model, new, None)
     assert parts[0].tolist() == whole[0].tolist()
