@@ -18,7 +18,12 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from rezsl_sk.feature_cache import FeatureCache, inspect_cache, verify_cache
+from rezsl_sk.feature_cache import (
+    FeatureCache,
+    format_bytes,
+    inspect_cache,
+    verify_cache,
+)
 
 from ._errors import BackboneError
 from .attributes import read_attributes
@@ -137,7 +142,7 @@ def _reasons(failed):
 def _inspect(args):
     # In a process of its own: a damaged file may crash the one that reads it.
     cache = inspect_cache(args.cache)
-    say(f"{args.cache} ({Path(args.cache).stat().st_size / 1e6:.1f} MB)")
+    say(f"{args.cache} ({format_bytes(Path(args.cache).stat().st_size)})")
     say(f"features          {' x '.join(map(str, cache['shape']))}, {cache['dtype']}")
     if cache["classes"] is not None:
         used = cache["used_classes"]
@@ -196,7 +201,7 @@ def _verify(args):
             n_samples=args.sample,
             weights=None if weights == "timm" else weights,
             pool=args.pool or known.get("pool", "auto"),
-            image_size=args.image_size,
+            image_size=args.image_size or known.get("image_size"),
         )
         rows = min(args.sample, len(cache))
         say(
@@ -208,9 +213,10 @@ def _verify(args):
 def _import(args):
     from .extract import checked_out
 
-    mat = Path(args.mat).resolve()
+    mat, out = Path(args.mat).resolve(), checked_out(args.out)
+    _refuse_existing(out)
     cache = FeatureCache.from_xlsa17(
-        checked_out(args.out), mat.parent.parent, mat.parent.name, features=mat.stem
+        out, mat.parent.parent, mat.parent.name, features=mat.stem
     )
     with cache:
         say(f"Wrote {cache}.")
@@ -223,10 +229,7 @@ def _export(args):
 
     folder = Path(args.xlsa17).resolve()
     for name in ("res101.mat", "att_splits.mat"):
-        if (folder / name).exists():
-            raise ValueError(
-                f"{folder / name} exists. Name another folder, or delete the file."
-            )
+        _refuse_existing(folder / name)
     with FeatureCache(args.cache) as cache:
         if cache.class_attributes is None or cache.labels is None:
             raise ValueError(
@@ -298,6 +301,11 @@ def _export(args):
         )
     for note in notes:
         say(note)
+
+
+def _refuse_existing(path):
+    if path.exists():
+        raise ValueError(f"{path} exists. Give another name, or delete the file.")
 
 
 def _some(names):

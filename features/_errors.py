@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["BackboneError", "ExtractionError"]
+__all__ = ["BackboneError", "ExtractionError", "quoted"]
+
+
+def quoted(value: object) -> str:
+    """A value as it stands in a message: text in one line."""
+    return repr(" ".join(value.split()) if isinstance(value, str) else value)
 
 
 class BackboneError(RuntimeError):

@@ -13,6 +13,7 @@ keeps the features of its neighbours equal to the bit.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import mmap
 import os
@@ -30,7 +31,7 @@ from rezsl_sk.feature_cache import (
 )
 
 from ._batches import differs, read_batches
-from ._errors import ExtractionError
+from ._errors import ExtractionError, quoted
 from ._network import Runner, device_kind, processor
 from ._shards import FinishedRows, Shard, ShardFolder, tidy_reason
 
@@ -173,7 +174,11 @@ class Job:
             if key == "shard_size" and new != "auto":
                 new = _whole_batches(new, old.get("batch_size") or 1)
             if old.get(key) != new:
-                differences.append(f"{key} {old.get(key)!r}, now {new!r}")
+                differences.append(
+                    "other images, labels or order of them"
+                    if key == "image_list_sha256"
+                    else f"{key} {quoted(old.get(key))}, now {quoted(new)}"
+                )
         return differences
 
     def _refuse(self, verb, differences):
@@ -221,8 +226,8 @@ class Job:
                 names = given[2] if given[2] is not None else stored[2]
                 if not _equal_tables((*given[:2], names), stored):
                     raise ExtractionError(
-                        f"{self.out} stores another table of attributes "
-                        f"({_size_of(stored)}) than is given ({_size_of(given)}). "
+                        f"{self.out} stores another table of attributes than is "
+                        f"given: {_difference(stored, (*given[:2], names))}. "
                         f"Replace it with stored_attributes='replace' "
                         f"(--stored-attributes replace), or leave the new one out."
                     )
@@ -344,15 +349,15 @@ class Job:
         mended = self._mended(failed, workers, on_error)
         if gone:
             log.warning(
-                "%d images are not there any more, the first being %s; their "
+                "Images that are not there any more: %d, the first being %s. Their "
                 "features, computed before, are kept.",
                 len(gone),
                 files[gone[0]],
             )
         if changed or mended:
             log.info(
-                "%d images have changed and %d that failed before can be read now; "
-                "these are computed again.",
+                "Images that have changed: %d; that failed before and can be read "
+                "now: %d. These are computed again.",
                 len(changed),
                 len(mended),
             )
@@ -477,10 +482,15 @@ class Job:
             # Whatever was wrong will be mended, and then everything is to be done.
             self.folder.remove()
             first = min(failed)
+            remedy = (
+                "Give the folder that they are in; for a table, where its relative "
+                "paths start (root, --root)."
+                if failed[first] == os.strerror(errno.ENOENT)
+                else "Mend them, or give others, and start again."
+            )
             raise ExtractionError(
                 f"None of the {len(images)} images gave features; the first, "
-                f"{images.files[first]}, failed because: {failed[first]}. Mend them, "
-                f"or give others, and start again."
+                f"{images.files[first]}, failed because: {failed[first]}. {remedy}"
             )
         row = np.full(len(images), -1)
         row[good] = np.arange(len(good))
@@ -503,7 +513,11 @@ class Job:
             splits=splits,
             sources=np.concatenate(sources)[good] if known else None,
             metadata=identity
-            | {"weights": self.backbone.weights, "processor": processor(identity)},
+            | {
+                "weights": self.backbone.weights,
+                "image_size": self.backbone.image_size,
+                "processor": processor(identity),
+            },
             overwrite=self.replaces,
         )
         if self.finished is not None:
@@ -636,6 +650,27 @@ def _equal_tables(a, b):
         list(a[0]) == list(b[0])
         and np.array_equal(a[1], b[1], equal_nan=True)
         and (a[2] is b[2] or list(a[2] or ()) == list(b[2] or ()))
+    )
+
+
+def _difference(stored, given):
+    """Where two tables that are not equal differ first, in words."""
+    if _size_of(stored) != _size_of(given):
+        return f"{_size_of(stored)}, now {_size_of(given)}"
+    if stored[2] is None and given[2] is not None:
+        return "its attributes have no names"
+    for what, old, new in (
+        ("class", stored[0], given[0]),
+        ("attribute", stored[2] or (), given[2] or ()),
+    ):
+        for i, (a, b) in enumerate(zip(old, new, strict=True), 1):
+            if a != b:
+                return f"{what} {i} is {str(a)!r}, now {str(b)!r}"
+    same = (stored[1] == given[1]) | (np.isnan(stored[1]) & np.isnan(given[1]))
+    row, column = np.argwhere(~same)[0]
+    return (
+        f"attribute {column + 1} of {str(stored[0][row])!r} is "
+        f"{stored[1][row, column]:.15g}, now {given[1][row, column]:.15g}"
     )
 
 

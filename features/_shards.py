@@ -26,8 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rezsl_sk._storage.hdf5 import new_file, sync_folder
-from rezsl_sk.feature_cache import SOURCE_DTYPE, CacheError, FeatureCache
+from rezsl_sk.feature_cache import (
+    SOURCE_DTYPE,
+    CacheError,
+    FeatureCache,
+    new_file,
+    sync_folder,
+)
 
 from ._errors import ExtractionError
 

@@ -54,6 +54,8 @@ class Backbone:
         Where the weights came from, for the record.
     pool : str, default="auto"
         How the output is pooled, for the record.
+    image_size : int or None, default=None
+        Side of the square that the network sees, if not its own, for the record.
 
     Examples
     --------
@@ -69,6 +71,7 @@ class Backbone:
     name: str | None = None
     weights: str | None = None
     pool: str = "auto"
+    image_size: int | None = None
 
     def identity(self) -> dict[str, str]:
         """Tell by what the features of two networks differ.
@@ -315,6 +318,7 @@ def load_backbone(
         name=name,
         weights="timm" if weights is None else str(weights),
         pool=pool,
+        image_size=image_size,
     )
 
 

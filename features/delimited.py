@@ -175,13 +175,18 @@ def read_rows(path: str | os.PathLike[str], *, foreign_bytes: bool = False) -> R
                 best = Rows(cells, lines, _DELIMITERS[delimiter])
         elif fault is None:
             fault = (
-                f"{path} has {len(cells[odd])} fields in line {lines[odd]} and {width} "
-                f"in its first line, separated by {_DELIMITERS[delimiter]}; every row "
-                f"needs as many, and a field with the separator in it quotes around it."
+                f"{path} has {_fields(len(cells[odd]))} in line {lines[odd]} and "
+                f"{_fields(width)} in its first line, separated by "
+                f"{_DELIMITERS[delimiter]}. Every row needs as many; put quotes around "
+                f"a field that has the separator in it."
             )
     if best is None:
         raise ValueError(fault)
     return best
+
+
+def _fields(count):
+    return f"{count} field{'s' * (count != 1)}"
 
 
 def _parse(text, delimiter):

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from rezsl_sk._storage.hdf5 import WriterLock
-from rezsl_sk.feature_cache import FeatureCache, check_classes
+from rezsl_sk.feature_cache import FeatureCache, WriterLock, check_classes
 
-from ._errors import ExtractionError
+from ._errors import ExtractionError, quoted
 from ._network import Runner
 from ._run import Job, n_cores
 from ._settings import AMPS, ENGINES
@@ -462,8 +461,8 @@ def verify_features(
     for key, new in backbone.identity().items():
         if old.get(key) != new:
             raise ExtractionError(
-                f"{cache.path} was made with {key} {old.get(key)!r}, given is {new!r}. "
-                f"Give the one that it was made with."
+                f"{cache.path} was made with {key} {quoted(old.get(key))}, given is "
+                f"{quoted(new)}. Give the one that it was made with."
             )
     at = dict(zip(images.names, images.files, strict=True))
     rows = np.unique(np.linspace(0, len(cache) - 1, n_samples).astype(int))

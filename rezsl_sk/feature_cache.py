@@ -63,7 +63,13 @@ from ._storage.contents import (
     write_text,
 )
 from ._storage.foreign import open_hdf5, reading
-from ._storage.hdf5 import CacheError, WriterLock, new_file
+from ._storage.hdf5 import (
+    CacheError,
+    WriterLock,
+    format_bytes,
+    new_file,
+    sync_folder,
+)
 from ._storage.inputs import RESERVED, check_classes, check_metadata, check_splits
 from ._storage.seal import chunk_spans, is_sealed, write_seal
 
@@ -78,6 +84,13 @@ __all__ = [
     "inspect_cache",
     "verify_cache",
     "write_cache",
+    # What the extractor needs beside these.
+    "FORMAT",
+    "SOURCE_DTYPE",
+    "check_classes",
+    "format_bytes",
+    "new_file",
+    "sync_folder",
 ]
 
 

@@ -190,7 +190,7 @@ def test_classes_that_are_numbers_stay_classes(read):
         ("class,furry\n", "no line under its header"),
         ("class\ncat\n", "one column, headed 'class': no comma, tab"),
         ("class furry\ncat 1\n", "one column, headed 'class furry'"),
-        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 in its first line"),
+        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 fields in its first line"),
         ("class;furry\ncat;1;2\n", "separated by semicolons"),
         ("class,split\ncat,seen\n", "no column of numbers .* class, split"),
         ("class,furry\ncat,1\ncat,0\n", r"class 'cat' in lines 2 and 3"),

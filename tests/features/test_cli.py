@@ -198,7 +198,7 @@ def test_images_that_are_not_there(run, tmp_path):
     ("text", "words"),
     [
         ("class,furry\n", "no line under its header"),
-        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 in its first line"),
+        ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 fields in its first line"),
         ("class,split\ncat,seen\n", "no column of numbers"),
         ("class,furry\nclass0,1\n", "'class1'"),
         ("class,furry\nclass0,1\nclass0,0\nclass1,0\nclass2,0\n", "class0"),
@@ -327,9 +327,9 @@ def test_export_and_import(run, tiny_cache, tmp_path):
     for split in ("trainval", "train", "val", "test_seen", "test_unseen"):
         assert np.array_equal(again[split], data[split]), split
     code, _, err = run("export", back, "--xlsa17", folder.parent / "AGAIN")
-    assert code == 1 and "res101.mat exists. Name another folder" in err
+    assert code == 1 and "res101.mat exists. Give another name" in err
     code, _, err = run("import", folder / "res101.mat", "--out", back)
-    assert code == 1 and "back.h5" in err
+    assert code == 1 and f"{back} exists. Give another name, or delete" in err
 
 
 def test_export_that_cannot_be(run, tiny_cache, tmp_path):

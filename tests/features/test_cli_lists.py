@@ -88,6 +88,7 @@ def test_a_table_with_a_root(extract, run, make_images, tmp_path):
     table.write_text("path,class\nclass0/000.png,cat\nclass1/001.png,dog\n")
     code, _, err = extract(table)
     assert code == 1 and "None of the 2 images gave features" in err
+    assert "where its relative paths start (root, --root)." in err
     code, text, err = extract(table, "--root", root)
     assert (code, err) == (0, "")
     assert "The classes were read from the column 'class'." in text
@@ -203,6 +204,17 @@ def test_missing_attributes_are_kept_over_a_rerun(extract, run, make_images, tmp
     _, text, _ = run("inspect", tmp_path / "out.h5")
     assert "attributes        2, 2 values missing\n  furry, legs\n" in text
     assert run("verify", tmp_path / "out.h5")[0] == 0
+
+
+def test_verify_takes_the_settings_of_the_cache(run, make_images, extract, tmp_path):
+    root, out = make_images(3), tmp_path / "out.h5"
+    assert extract(root, "--image-size", 64)[0] == 0
+    assert "kB)\n" in run("inspect", out)[1]
+    code, text, err = run("verify", out, "--against", root)
+    assert (code, err) == (0, "") and "3 rows were computed again" in text
+    code, _, err = run("verify", out, "--against", root, "--image-size", 32)
+    assert code == 1
+    assert "was made with transform 'Compose( Resize(size=" in err
 
 
 def test_names_in_messages_are_plain_text(run, make_images, extract, tmp_path):

@@ -51,7 +51,7 @@ def test_a_rerun_says_what_it_does(run, make_images):
     Image.new("RGB", (9, 9), "blue").save(root / "class1" / "001.png")
     code, text, err = run(root)
     assert (code, err) == (0, "")
-    assert "1 images have changed and 1 that failed before can be read now" in text
+    assert "have changed: 1; that failed before and can be read now: 1." in text
     assert "features of 6 of 6 images after" in text
 
 
@@ -64,8 +64,17 @@ def test_a_stored_table_stays_until_another_word(run, make_images, tmp_path):
         assert cache.class_attributes.tolist() == [[1, 2], [3, 4], [5, 6]]
     table.write_text("class,a\nclass0,1\nclass1,3\nclass2,5\n")
     code, _, err = run(root, "--attributes", table)
-    assert code == 1 and "3 classes, 2 attributes) than is given (3 classes, 1" in err
+    assert code == 1 and "3 classes, 2 attributes, now 3 classes, 1 attrib" in err
     assert "--stored-attributes replace" in err
+    for content, words in (
+        ("class,a,c\nclass0,1,2\nclass1,3,4\nclass2,5,6\n", "2 is 'b', now 'c'"),
+        ("class,a,b\nclass0,1,2\nclass2,5,6\nclass1,3,4\n", "2 is 'class1', now '"),
+        ("class,a,b\nclass0,1,2\nclass1,3,4.5\nclass2,5,6\n", "'class1' is 4, now 4.5"),
+    ):
+        table.write_text(content)
+        code, _, err = run(root, "--attributes", table)
+        assert code == 1 and words in err
+    table.write_text("class,a\nclass0,1\nclass1,3\nclass2,5\n")
     assert run(root, "--attributes", table, "--stored-attributes", "replace")[0] == 0
     with FeatureCache(tmp_path / "out.h5") as cache:
         assert cache.attribute_names.tolist() == ["a"]

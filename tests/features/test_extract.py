@@ -346,7 +346,7 @@ def test_resume_with_other_images_or_versions(
     root = make_images()
     begun(root, extract, in_child)
     (root / "class0" / "000.png").rename(root / "class0" / "new.png")
-    with pytest.raises(ExtractionError, match="image_list_sha256"):
+    with pytest.raises(ExtractionError, match="other images, labels or order of them"):
         extract(root)
     (root / "class0" / "new.png").rename(root / "class0" / "000.png")
     monkeypatch.setattr("importlib.metadata.version", lambda package: "99")
@@ -723,7 +723,7 @@ def test_changed_and_mended_pictures(
         cache.verify()
         got = cache.X[:].tobytes(), cache.paths.tolist(), cache.failed, cache.sources
         assert np.array_equal(cache.class_attributes, np.eye(3))
-    assert "1 images have changed and 1 that failed before" in caplog.text
+    assert "have changed: 1; that failed before and can be read now: 1." in caplog.text
     # Tried once, then in its batch of four.
     first = [name.name for name in names[:4]]
     assert reads[:5] == [first[0], *first]
@@ -771,7 +771,7 @@ def test_a_picture_that_is_gone_keeps_its_row(make_images, extract, caplog, read
         same = np.arange(22) != 2
         assert np.array_equal(cache.X[:][same], before[same])
         assert not np.array_equal(cache.X[2], before[2])
-    assert "1 images are not there any more" in caplog.text
+    assert "not there any more: 1, the first" in caplog.text
     assert "kept" in caplog.text
 
 

@@ -82,12 +82,12 @@ def test_parquet(tmp_path):
     [
         ("file,label\na.jpg,cat\n", "needs one named `path`"),
         ("path,label\na.jpg,\n", "empty entry in line 2"),
-        ("path,label\na.jpg,x\nb.jpg\n", "1 fields in line 3 and 2 in its first"),
+        ("path,label\na.jpg,x\nb.jpg\n", "1 field in line 3 and 2 fields in its first"),
         ("path,label\n", "no image"),
         ("", "is empty"),
         # Surplus fields were cut; a first row too long was `KeyError: None`.
-        ("path,label\na.jpg,cat\nb,c.jpg,dog\n", "3 fields in line 3 and 2"),
-        ("path\na,b.jpg\n", "2 fields in line 2 and 1"),
+        ("path,label\na.jpg,cat\nb,c.jpg,dog\n", "3 fields in line 3 and 2 field"),
+        ("path\na,b.jpg\n", "2 fields in line 2 and 1 field"),
         ("path,label,class\na.jpg,cat,dog\n", "'label', 'class', each of which may"),
         ("path,label\na.jpg,caf\u00e9\nb.jpg,cafe\u0301\n", "invisible differences"),
         ('path,label\n"a.jpg,cat\n', "is no table"),
