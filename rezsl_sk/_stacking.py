@@ -215,7 +215,7 @@ constant_attributes_, seen_penalty_
         """Learn weights and members; see :mod:`rezsl_sk._scorers`."""
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
-        self._space = AttributeSpace("standard").fit(attributes)
+        self._space = AttributeSpace("standard").fit(attributes, np.float64)
         self.constant_attributes_ = self._space.constant
         members = self._members(X, attributes)
         names = self._learn(X, group, attributes, members)

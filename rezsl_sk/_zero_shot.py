@@ -354,7 +354,9 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         return np.lexsort([self._table.rows(self.classes_), seen])
 
     def _attributes_of(self, names):
-        return self.class_attributes_[self._table.rows(names)]
+        rows = self.class_attributes_[self._table.rows(names)]
+        # In which they were given, so that its rounding is not taken for variation.
+        return rows.astype(self._table.precision, copy=False)
 
     def _warn_of_equals(self):
         if within_nested_fits():

@@ -95,7 +95,8 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
         self._features = FeatureScaling(self.feature_scaling).fit(X)
-        self._space = AttributeSpace(self.attribute_scaling).fit(attributes)
+        self._space = AttributeSpace(self.attribute_scaling)
+        self._space.fit(attributes, np.float64)
         self.constant_attributes_ = self._space.constant
         if not len(self._space.varying):
             raise ValueError(

@@ -52,6 +52,10 @@ class ClassTable:
         As given. Names 0, 1, 2, ... in this order are positions: such columns are
         not matched by name.
 
+    precision : dtype
+        float32 where all attributes were given in that or less, else float64:
+        differences at the level of its rounding are none.
+
     numbered : bool
         Whether `names` are only the numbers of the rows, from 0, because the
         table was made from an array or a DataFrame that names no classes.
@@ -142,7 +146,8 @@ class ClassTable:
             if names is None and attribute_names is None and allow_missing:
                 return table
             own = None if table.numbered else table.names
-            matrix, columns = table.attributes, table.attribute_names
+            matrix = table.attributes.astype(table.precision)
+            columns = table.attribute_names
         elif _is_frame(table):
             own = None if _is_default_index(table.index) else list(table.index)
             matrix, columns = table, _columns(table, what)
@@ -198,6 +203,7 @@ class ClassTable:
             )
         self.names, self.attributes = names.copy(), matrix
         self.attribute_names = attribute_names
+        self.precision = _precision(attributes)
         self._freeze()
 
     def _freeze(self):
@@ -216,7 +222,7 @@ class ClassTable:
             )
         return self._with(names, self.attributes[self.rows(names)])
 
-    def _with(self, names, attributes, attribute_names=None):
+    def _with(self, names, attributes, attribute_names=None, precision=None):
         """A table of parts that have been checked."""
         new = type(self).__new__(type(self))
         if attribute_names is None:
@@ -224,6 +230,7 @@ class ClassTable:
         new.numbered = False
         new.names, new.attributes = np.array(names), np.array(attributes)
         new.attribute_names = attribute_names
+        new.precision = precision or self.precision
         new._freeze()
         return new
 
@@ -296,6 +303,7 @@ class ClassTable:
         return self._with(
             check_names(names, len(names), what),
             np.concatenate([self.attributes, other.attributes]),
+            precision=min(self.precision, other.precision, key=lambda d: d.itemsize),
         )
 
     def with_columns_of(
@@ -806,6 +814,19 @@ def _matrix(table, names, what):
             f"attribute, got shape {matrix.shape}."
         )
     return np.array(matrix, dtype=np.float64, order="C")
+
+
+def _precision(attributes):
+    """float32 for attributes in that or less, else float64."""
+    attributes = unwrapped(attributes)
+    if _is_frame(attributes):
+        dtypes = attributes.dtypes.tolist()
+    else:
+        dtypes = [getattr(attributes, "dtype", np.dtype(np.float64))]
+    narrow = all(
+        getattr(dtype, "kind", "O") == "f" and dtype.itemsize < 8 for dtype in dtypes
+    )
+    return np.dtype(np.float32 if narrow else np.float64)
 
 
 def _numbers(values, what):

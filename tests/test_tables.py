@@ -527,3 +527,43 @@ def test_classes_join_a_table_of_any_type(made, dtype):
     np.testing.assert_array_equal(clf.class_attributes.attributes[len(known) :], new)
     assert clf.class_attributes.names.tolist() == [*known.index, *new.index]
     clone(clf).fit(made.X[made.trainval], made.y[made.trainval])
+
+
+def float32_products(data):
+    """A table computed in float32, with a column that varies by its rounding alone."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(data.attributes.shape[1], 8)).astype(np.float32)
+    table = data.attributes.astype(np.float32) @ mixing
+    noise = np.float32(0.1) * (1 + np.finfo(np.float32).eps * rng.integers(0, 3, 50))
+    return np.column_stack([table, noise.astype(np.float32)])
+
+
+@pytest.mark.parametrize("form", ["pair", "frame", "table"])
+def test_rounding_of_a_float32_table_is_no_variation(form):
+    data = make_zero_shot(random_state=0)
+    matrix = float32_products(data)
+    table = {
+        "pair": (data.class_names, matrix),
+        "frame": pd.DataFrame(matrix, index=data.class_names),
+        "table": ClassTable(data.class_names, matrix),
+    }[form]
+    X, y = data.X[data.trainval].astype(np.float64), data.y[data.trainval]
+    for model in (
+        ZeroShotClassifier(ReZSLRegressor((), max_iter=1, random_state=0)),
+        ESZSL(),
+    ):
+        model.class_attributes = table
+        assert model.fit(X, y).constant_attributes_.tolist() == [8]
+
+
+def test_a_table_is_as_precise_as_its_coarser_part():
+    narrow = ClassTable(["a"], np.ones((1, 2), dtype=np.float32))
+    wide = ClassTable(["b"], np.ones((1, 2)))
+    assert (narrow.precision, wide.precision) == (np.float32, np.float64)
+    assert narrow.extended(wide).precision == np.float32
+    assert wide.extended(narrow).precision == np.float32
+    assert ClassTable.of(narrow, names=["a"]).precision == np.float32
+    assert ClassTable.of({"a": [1.0, 2.0]}).precision == np.float64
+    mixed = pd.DataFrame({"x": np.ones(2, "f4"), "y": np.ones(2)}, index=["a", "b"])
+    assert ClassTable.of(mixed).precision == np.float64
+    assert narrow.attributes.dtype == np.float64

@@ -46,7 +46,8 @@ class RegressedAttributes(BaseEstimator):
 
     def fit_classes(self, X, group, attributes, **params):
         """Learn from X (n, d) of classes (n,) with attributes (K, a)."""
-        self.space = AttributeSpace(self.attribute_scaling).fit(attributes)
+        self.space = AttributeSpace(self.attribute_scaling)
+        self.space.fit(attributes, np.float64)
         targets = self.space.transform(attributes).astype(X.dtype, copy=False)
         # A single attribute as (n,): not every regressor takes a column of one.
         self._is_single = targets.shape[1] == 1
