@@ -215,6 +215,8 @@ def _import(args):
 
     mat, out = Path(args.mat).resolve(), checked_out(args.out)
     _refuse_existing(out)
+    if not mat.is_file():
+        raise ValueError(f"{args.mat} is no file. Give the path of a res101.mat.")
     cache = FeatureCache.from_xlsa17(
         out, mat.parent.parent, mat.parent.name, features=mat.stem
     )

@@ -217,7 +217,8 @@ def order_from_xlsa17(images: ImageList, mat: str | os.PathLike[str]) -> ImageLi
     Raises
     ------
     ImageError
-        If the file lists no images, or none of them is found; see `order_like`.
+        If there is no such file, it lists no images, or none of them is found; see
+        `order_like`.
     ValueError
         If the files are broken, in the words of `rezsl_sk.datasets.load_xlsa17`.
 
@@ -241,6 +242,8 @@ def order_from_xlsa17(images: ImageList, mat: str | os.PathLike[str]) -> ImageLi
     from rezsl_sk.datasets import load_xlsa17
 
     mat = Path(mat)
+    if not mat.is_file():
+        raise ImageError(f"{mat} is no file; give the path of a res101.mat.")
     folder = mat.resolve().parent
     data = load_xlsa17(folder.parent, folder.name, features=mat.stem)
     if data.image_files is None:

@@ -92,14 +92,12 @@ def open_hdf5(path: Path) -> h5py.File:
     except PermissionError:
         raise
     except Exception as error:
-        kind = (
-            "is damaged or cut short"
-            if start == b"\x89HDF\r\n\x1a\n"
-            else "is no HDF5 file"
-        )
         raise CacheError(
-            f"{path} ({size} bytes) {kind} and cannot be read as a feature cache; "
-            f"delete it and write it again."
+            f"{path} ({size} bytes) is damaged or cut short and cannot be read as a "
+            f"feature cache; delete it and write it again."
+            if start == b"\x89HDF\r\n\x1a\n"
+            else f"{path} ({size} bytes) is no HDF5 file, and so no feature cache. "
+            f"Check the name; if it was a cache once, write it again."
         ) from error
 
 

@@ -261,10 +261,10 @@ def load_xlsa17(
         )
     path = folder / _mat_name(splits)
     if not path.is_file():
+        there = few(sorted(p.name for p in folder.glob("*.mat"))) or "none"
         raise FileNotFoundError(
-            f"{path} does not exist. It holds the class attributes and splits; "
-            f"{folder} holds {few(sorted(p.name for p in folder.glob('*.mat')))}"
-            " as .mat files. Copy it there, or name it by splits=."
+            f"{path} does not exist. It holds the class attributes and splits; .mat "
+            f"files in {folder}: {there}. Copy it there, or name it (splits)."
         )
     features_path = _features_path(folder, features, splits)
 

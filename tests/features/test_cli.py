@@ -280,6 +280,7 @@ def test_files_that_are_no_caches(run, tmp_path):
         for name in ("notes.h5", "none.h5"):
             code, _, err = run(command, tmp_path / name)
             assert code == 1 and name in err and len(err.splitlines()) == 1
+            assert "elete" not in err  # whatever it is, it is the user's
 
 
 def test_export_and_import(run, tiny_cache, tmp_path):
@@ -394,8 +395,19 @@ def test_export_says_what_public_code_may_trip_over(run, tmp_path):
 
 
 def test_import_of_nothing(run, tmp_path):
-    code, _, err = run("import", tmp_path / "x" / "res101.mat", "--out", "y.h5")
-    assert code == 1 and str(tmp_path / "x") in err and len(err.splitlines()) == 1
+    missing = tmp_path / "x" / "res101.mat"
+    for command in (
+        ["import", missing, "--out", "y.h5"],
+        ["extract", tmp_path, "--order-from", missing, "--out", "y.h5", *SMALL],
+    ):
+        Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
+        code, _, err = run(*command)
+        assert code == 1 and f"{missing} is no file" in err
+        assert len(err.splitlines()) == 1
+    missing.parent.mkdir()
+    missing.write_text("empty")
+    code, _, err = run("import", missing, "--out", "y.h5")
+    assert code == 1 and f".mat files in {missing.parent}: res101.mat. Copy it" in err
 
 
 def test_doctor(run, monkeypatch):
