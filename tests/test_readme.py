@@ -29,7 +29,12 @@ def test_readme_code_prints_what_the_readme_says(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert len(printed) == 2
-    assert done.stdout == "".join(printed)
+    # One sample more or less on another processor is no other answer.
+    number = r"\d\.\d+"
+    said, got = "".join(printed), done.stdout
+    assert re.sub(number, "", got) == re.sub(number, "", said)
+    (said,), (got,) = (re.findall(number, text) for text in (said, got))
+    assert abs(float(got) - float(said)) <= 0.02
 
 
 def test_table_of_the_readme_is_the_data():
