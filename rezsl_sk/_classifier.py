@@ -211,9 +211,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     def _new_regressor(self):
         if self.regressor is None:
             return ReZSLRegressor(random_state=0)
-        regressor = clone(self.regressor)
-        regressor._validate_params()  # its own `fit`, which would, is passed by
-        return regressor
+        return clone(self.regressor)
 
     def _takes_regions(self):
         return isinstance(self.regressor, AttentionRegressor)
@@ -224,7 +222,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         return self.regressor_._check_X(X) if self._regions else X
 
     def fit_classes(self, X, group, attributes):
-        """Learn from the seen classes; see :mod:`rezsl_sk._scorers`."""
+        """Learn from the seen classes; see ``rezsl_sk._scorers``."""
         self.regressor_ = self._new_regressor()
         self._fit_regressor(X, group, attributes)
         return self
@@ -234,7 +232,7 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
         self.constant_attributes_ = self.regressor_.constant_attributes_
 
     def scorer(self, attributes, names=None):
-        """Score any classes by their attributes; see :mod:`rezsl_sk._scorers`."""
+        """Score any classes by their attributes; see ``rezsl_sk._scorers``."""
         return self.regressor_.scorer(attributes, names)
 
     @property

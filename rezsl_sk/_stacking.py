@@ -110,12 +110,14 @@ class ZeroShotStackingClassifier(ZeroShotMixin, BaseEstimator):
 constant_attributes_, seen_penalty_
         As in :class:`ZeroShotClassifier`.
 
-    Notes ----- The members of "auto" are the trained attribute regressor
-    ("attributes"), closed-form weights in feature space for two scalings of the
-    features ("features", "standard features"), :class:`~rezsl_sk.baselines.ESZSL`
-    ("eszsl"), a Gaussian naive Bayes for each attribute ("naive Bayes"), with at most
-    128 attributes extremely randomised trees ("forest"), and, where the table is as
-    wide as X, the cosine of rows and descriptions ("shared space").
+    Notes
+    -----
+    The members of "auto" are the trained attribute regressor ("attributes"),
+    closed-form weights in feature space for two scalings of the features ("features",
+    "standard features"), :class:`~rezsl_sk.baselines.ESZSL` ("eszsl"), a Gaussian naive
+    Bayes for each attribute ("naive Bayes"), with at most 128 attributes extremely
+    randomised trees ("forest"), and, where the table is as wide as X, the cosine of
+    rows and descriptions ("shared space").
 
     The score of a member is divided by one number, its mean standard deviation over the
     held-out classes. Weights of at least 0 maximise the mean log-softmax of the true
@@ -129,7 +131,10 @@ constant_attributes_, seen_penalty_
     A fold trains on 8192 rows at most, as many of each class as there are, and is
     judged by 4096.
 
-    References ---------- Wolpert: Stacked generalization. Neural Networks, 1992.
+    References
+    ----------
+    Wolpert: Stacked generalization. Neural Networks, 1992.
+
     Breiman: Stacked regressions. Machine Learning, 1996 (weights of at least 0).
 
     Examples
@@ -212,7 +217,7 @@ constant_attributes_, seen_penalty_
     # ---- what the mixin asks for --------------------------------------------
 
     def fit_classes(self, X, group, attributes):
-        """Learn weights and members; see :mod:`rezsl_sk._scorers`."""
+        """Learn weights and members; see ``rezsl_sk._scorers``."""
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
         self._space = AttributeSpace("standard").fit(attributes, np.float64)
@@ -227,7 +232,7 @@ constant_attributes_, seen_penalty_
         return self
 
     def scorer(self, attributes, names=None):
-        """Weighted sums of the members' scores; see :mod:`rezsl_sk._scorers`."""
+        """Weighted sums of the members' scores; see ``rezsl_sk._scorers``."""
         factor = dict(zip(self.names_, self.weights_ / self._spreads, strict=True))
         scorers = [
             (factor[name], member.scorer(attributes, names))

@@ -49,7 +49,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     """Labels in, labels out, also labels of classes known by attributes alone.
 
     Estimators have the parameters ``class_attributes``, ``candidates`` and
-    ``seen_penalty`` and three private methods::
+    ``seen_penalty``, the two methods of a class scorer, and a private one::
 
         fit_classes(X, group, attributes)
             Learn from checked rows X (n, d), the number of each row's class (n,) and

@@ -91,7 +91,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
     }
 
     def fit_classes(self, X, group, attributes):
-        """Learn from the seen classes; see :mod:`rezsl_sk._scorers`."""
+        """Learn from the seen classes; see ``rezsl_sk._scorers``."""
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
         self._features = FeatureScaling(self.feature_scaling).fit(X)
@@ -104,7 +104,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
                 "over all classes of y. Describe them by attributes that differ."
             )
         if "attribute_scaling" in self._parameter_constraints:
-            self._space.check_size(attributes, X.dtype)
+            self._space.check_size(attributes)
         self._learn(self._features.transform(X), group, self._scaled(attributes))
         return self
 
@@ -113,9 +113,8 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
         return unit_rows(P) if self._space.how == "l2" else P
 
     def scorer(self, attributes, names=None):
-        """Score any classes by their attributes; see :mod:`rezsl_sk._scorers`."""
+        """Score any classes by their attributes; see ``rezsl_sk._scorers``."""
         P = self._scaled(np.asarray(attributes))
-        self._space.check_range(P, names, self._working_dtype)
         if self._needs_directions:
             self._space.check_directions(P, names)
         compare = equal_columns(self._comparer(P), P)

@@ -24,7 +24,7 @@ class FeatureWeights(BaseEstimator):
         self.random_state = random_state
 
     def fit_classes(self, X, group, attributes):
-        """Learn the weights; see :mod:`rezsl_sk._scorers`."""
+        """Learn the weights; see ``rezsl_sk._scorers``."""
         self._features = FeatureScaling(self.feature_scaling).fit(X)
         self._varying = AttributeSpace(None).fit(attributes).varying
         self._side = FeatureSide().fit(
@@ -36,6 +36,6 @@ class FeatureWeights(BaseEstimator):
         return self
 
     def scorer(self, attributes, names=None):
-        """Mean cosines; see :mod:`rezsl_sk._scorers`."""
+        """Mean cosines; see ``rezsl_sk._scorers``."""
         weights = self._side.weights(np.asarray(attributes)[:, self._varying])
         return lambda X: self._side.similarities(self._features.transform(X), weights)

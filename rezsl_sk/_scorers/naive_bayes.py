@@ -39,7 +39,7 @@ class NaiveBayesAttributes(BaseEstimator):
         self.feature_scaling = feature_scaling
 
     def fit_classes(self, X, group, attributes):
-        """Learn the Gaussians; see :mod:`rezsl_sk._scorers`."""
+        """Learn the Gaussians; see ``rezsl_sk._scorers``."""
         self._features = FeatureScaling(self.feature_scaling).fit(X)
         self._degrees = DegreesOfAttributes().fit(attributes)
         Z = self._degrees.transform(attributes)
@@ -67,7 +67,7 @@ class NaiveBayesAttributes(BaseEstimator):
         return np.square(x) @ self._of_square + x @ self._of_row + self._constant
 
     def scorer(self, attributes, names=None):
-        """Log-likelihoods less the prior's; see :mod:`rezsl_sk._scorers`."""
+        """Log-likelihoods less the prior's; see ``rezsl_sk._scorers``."""
         compare = likelihood_scorer(self._degrees.transform(attributes), self.prior_)
 
         def score(X):

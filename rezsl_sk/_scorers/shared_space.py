@@ -34,7 +34,7 @@ class SharedSpace(BaseEstimator):
         self.center = center
 
     def fit_classes(self, X, group, attributes):
-        """Learn the two means; see :mod:`rezsl_sk._scorers`."""
+        """Learn the two means; see ``rezsl_sk._scorers``."""
         d = X.shape[1]
         if attributes.shape[1] != d:
             raise ValueError(
@@ -60,7 +60,7 @@ class SharedSpace(BaseEstimator):
         return self
 
     def scorer(self, attributes, names=None):
-        """Cosines; see :mod:`rezsl_sk._scorers`."""
+        """Cosines; see ``rezsl_sk._scorers``."""
         directions = unit_rows(np.asarray(attributes) - self.attribute_mean_).T
 
         def score(X):
