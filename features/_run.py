@@ -173,12 +173,17 @@ class Job:
                 continue
             if key == "shard_size" and new != "auto":
                 new = _whole_batches(new, old.get("batch_size") or 1)
-            if old.get(key) != new:
-                differences.append(
-                    "other images, labels or order of them"
-                    if key == "image_list_sha256"
-                    else f"{key} {quoted(old.get(key))}, now {quoted(new)}"
-                )
+            before = old.get(key)
+            if before == new:
+                continue
+            if key == "image_list_sha256":
+                differences.append("other images, labels or order of them")
+                continue
+            if isinstance(before, dict):  # versions
+                other = [k for k in before | new if before.get(k) != new.get(k)]
+                before = {k: before.get(k) for k in other}
+                new = {k: new.get(k) for k in other}
+            differences.append(f"{key} {quoted(before)}, now {quoted(new)}")
         return differences
 
     def _refuse(self, verb, differences):
