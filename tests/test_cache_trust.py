@@ -202,26 +202,33 @@ def test_other_filters_are_refused(path):
         FeatureCache(path)
 
 
-def test_sizes_are_those_of_the_file(path):
+@pytest.mark.parametrize("how", [None, "gzip"])
+def test_sizes_are_those_of_the_file(path, how):
     """A file of some kB that claims gigabytes takes no memory."""
+    kind = {"dtype": "f4", "compression": how}
     with h5py.File(path, "r+") as file:
         del file["features"]
-        file.create_dataset("features", (10**8, D), "f4", chunks=(1000, D))
+        data = file.create_dataset("features", (10**8, D), chunks=(1000, D), **kind)
+        data[0, 0] = 1.0
     with pytest.raises(CacheError, match=r"claims the shape \(100000000, 8\)"):
         FeatureCache(path)
     with h5py.File(path, "r+") as file:
         del file["features"]
-        data = file.create_dataset("features", (N, D), "f4", chunks=(20, D))
+        data = file.create_dataset("features", (N, D), chunks=(20, D), **kind)
         data[:20] = 1.0  # the other chunks would be read as zeros
-    with pytest.raises(CacheError, match="`features` claims"):
+    words = "SHA-256 of `features`" if how else "`features` claims"
+    with pytest.raises(CacheError, match=words):
         FeatureCache(path)
 
 
 def test_attributes_are_texts_and_numbers(path):
     with h5py.File(path, "r+") as file:
-        file.attrs["where"] = file["features"].ref
-    with pytest.raises(CacheError, match="'where' that is no single text or number"):
-        FeatureCache(path)
+        reference = file["features"].ref
+    for value in (reference, [1, 2]):
+        with h5py.File(path, "r+") as file:
+            file.attrs["where"] = value
+        with pytest.raises(CacheError, match="'where' that is no single text or numb"):
+            FeatureCache(path)
 
 
 # -- changes ------------------------------------------------------------------------

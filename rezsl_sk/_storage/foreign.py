@@ -257,8 +257,6 @@ def _check_size(data, path, size):
             if not compressed
             else (claimed <= _MOST_COMPRESSED * stored)
         )
-        # A chunk that is missing would be read as zeros.
-        whole = whole and data.id.get_num_chunks() == n_chunks
     if not whole or stored > size:
         raise CacheError(
             f"{path} is damaged: `{data.name.strip('/')}` claims the shape {shape} of "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -119,7 +120,29 @@ def _checked_table(class_attributes, attribute_names, allow_missing):
     return classes, table.attributes, None if columns is None else columns.tolist()
 
 
-def check_splits(splits, n):
+def check_splits(
+    splits: Mapping[str, ArrayLike] | None, n: int
+) -> dict[str, np.ndarray]:
+    """Give splits as arrays of int64; refuse what are no rows, and odd names.
+
+    Parameters
+    ----------
+    splits : dict of str to array-like of int, or None
+        As for `write_cache`.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    dict of str to ndarray of int64
+        The row numbers.
+
+    Raises
+    ------
+    ValueError
+        If a split is no 1-D list of row numbers from 0 to n - 1, or its name cannot
+        be stored.
+    """
     checked = {}
     for name, rows in (splits or {}).items():
         rows = np.asarray(rows)
@@ -141,7 +164,24 @@ def check_splits(splits, n):
     return checked
 
 
-def check_metadata(metadata):
+def check_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Refuse metadata that a cache cannot hold.
+
+    Parameters
+    ----------
+    metadata : dict or None
+        As for `write_cache`.
+
+    Returns
+    -------
+    dict
+        A copy.
+
+    Raises
+    ------
+    ValueError
+        If a key is no printable text or is reserved, or a value is nothing for JSON.
+    """
     metadata = dict(metadata or {})
     for key, value in metadata.items():
         if (
