@@ -52,6 +52,13 @@ def _extract(args):
         described = read_attributes(args.attributes, allow_missing=args.allow_missing)
         table = (described.classes, described.matrix)
         names = described.attribute_names
+        missing = sorted(set(images.labels or ()) - set(described.classes))
+        if missing:
+            raise ValueError(
+                f"{args.attributes} has no row for classes of the images: "
+                f"{_some(missing)}. Its classes are {_some(described.classes)}. Add "
+                f"the rows, or write the names alike."
+            )
         if rank == 0:
             say(f"{args.attributes}: {described.summary()}.")
             for note in described.notes:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["BackboneError", "ExtractionError", "quoted"]
 
 
 def quoted(value: object) -> str:
-    """A value as it stands in a message: text in one line."""
-    return repr(" ".join(value.split()) if isinstance(value, str) else value)
+    """A value as it stands in a message: text in one line, a hash by its start."""
+    if not isinstance(value, str):
+        return repr(value)
+    if re.fullmatch("[0-9a-f]{64}", value):
+        return f"{value[:8]}..."
+    return repr(" ".join(value.split()))
 
 
 class BackboneError(RuntimeError):

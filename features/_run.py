@@ -491,7 +491,7 @@ class Job:
                 "Give the folder that they are in; for a table, where its relative "
                 "paths start (root, --root)."
                 if failed[first] == os.strerror(errno.ENOENT)
-                else "Mend them, or give others, and start again."
+                else "Mend that, or give other images, and start again."
             )
             raise ExtractionError(
                 f"None of the {len(images)} images gave features; the first, "

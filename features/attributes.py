@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .delimited import read_rows
+from .delimited import CLASS_HEADERS, read_rows
 
 __all__ = ["AttributeTable", "read_attributes"]
 
@@ -23,8 +23,7 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
 _TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 # What pandas, R and spreadsheets write for a value that is not there.
 _MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}
-_CLASS_HEADERS = {"class", "classes", "class_name", "classname", "label", "labels"}
-_CLASS_HEADERS |= {"name", "category"}
+_CLASS_HEADERS = CLASS_HEADERS | {"name", "category"}
 _INDEX_HEADERS = {"", "unnamed: 0", "index", "id"}
 
 

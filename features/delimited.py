@@ -11,7 +11,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Rows", "is_utf8", "read_lines", "read_rows"]
+__all__ = ["CLASS_HEADERS", "Rows", "is_utf8", "read_lines", "read_rows"]
+
+# What people head a column of classes.
+CLASS_HEADERS = {"label", "labels", "class", "classes", "class_name", "classname"}
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 

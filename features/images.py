@@ -16,7 +16,7 @@ import numpy as np
 
 from ._image_list import ImageList
 from ._order import order_from_xlsa17, order_like
-from .delimited import is_utf8, read_rows
+from .delimited import CLASS_HEADERS, is_utf8, read_rows
 from .reading import (
     ImageError,
     has_image_suffix,
@@ -40,7 +40,6 @@ _JUNK = {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"
 _JUNK |= {"__macosx", "@eadir"}
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _SPLITS |= {"trainval", "test_seen", "test_unseen"}
-_LABEL_COLUMNS = ("label", "labels", "class", "classes", "class_name", "classname")
 
 
 def find_images(
@@ -367,7 +366,7 @@ def _from_table(path, root):
             f"one named `label`."
         )
     names = columns[keys.index("path")]
-    label_columns = [i for i, key in enumerate(keys) if key in _LABEL_COLUMNS]
+    label_columns = [i for i, key in enumerate(keys) if key in CLASS_HEADERS]
     if len(label_columns) > 1:
         heads = ", ".join(repr(header[i]) for i in label_columns)
         raise ImageError(

@@ -93,8 +93,8 @@ def check_classes(
     missing = sorted(set(names) - position.keys())
     if missing:
         raise ValueError(
-            f"{len(missing)} classes of y have no row in class_attributes, the first "
-            f"being {missing[0]!r}; add them to the table, or leave their samples out."
+            f"class_attributes has no row for {len(missing)} of the classes in y, the "
+            f"first being {missing[0]!r}; add the rows, or leave their samples out."
         )
     labels = np.array([position[name] for name in names], dtype=np.int64)
     return labels, classes, table, attribute_names

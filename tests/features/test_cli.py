@@ -200,7 +200,11 @@ def test_images_that_are_not_there(run, tmp_path):
         ("class,furry\n", "no line under its header"),
         ("class,furry\ncat,1,2\n", "3 fields in line 2 and 2 fields in its first line"),
         ("class,split\ncat,seen\n", "no column of numbers"),
-        ("class,furry\nclass0,1\n", "'class1'"),
+        (
+            "class,furry\nclass0,1\nClass1,2\n",
+            "classes.csv has no row for classes of the images: class1, class2. Its "
+            "classes are class0, Class1. Add the rows",
+        ),
         ("class,furry\nclass0,1\nclass0,0\nclass1,0\nclass2,0\n", "class0"),
     ],
 )
