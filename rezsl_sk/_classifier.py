@@ -211,7 +211,9 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     def _new_regressor(self):
         if self.regressor is None:
             return ReZSLRegressor(random_state=0)
-        return clone(self.regressor)
+        regressor = clone(self.regressor)
+        regressor._validate_params()  # its own `fit`, which would, is passed by
+        return regressor
 
     def _takes_regions(self):
         return isinstance(self.regressor, AttentionRegressor)

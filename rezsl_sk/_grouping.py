@@ -1,5 +1,7 @@
 """Which rows are one: equal up to the rounding of what computed them."""
 
+import math
+
 import numpy as np
 
 ROUNDING = 10  # spacings of floating-point numbers: what differs by less is equal
@@ -77,7 +79,7 @@ def repeated_rows(S):
 
 def _numbers(S):
     S = np.asarray(S)
-    S = S.reshape(len(S), -1)
+    S = S.reshape(len(S), math.prod(S.shape[1:]))
     # Wider floats have padding, which is no part of their value.
     known = S.dtype.kind in "biu" or (S.dtype.kind == "f" and S.dtype.itemsize <= 8)
     return S if known else S.astype(np.float64)

@@ -18,6 +18,7 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.metrics import r2_score
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
@@ -44,7 +45,13 @@ from ._grouping import distinct_rows
 from ._heads import Heads, forward_arrays, initial_arrays
 from ._interrupts import model_kept
 from ._sampling import StreamSampler
-from ._scaling import AttributeSpace, FeatureScaling, class_sums, unit_rows
+from ._scaling import (
+    AttributeSpace,
+    FeatureScaling,
+    class_sums,
+    power_of_two,
+    unit_rows,
+)
 from ._training import (
     FusedObjective,
     Objective,
@@ -72,7 +79,7 @@ from .decoding import (
     prototype_scores,
     score_rows,
 )
-from .tables import ClassTable, column_names, in_column_order
+from .tables import ClassTable, attribute_rows, column_names, in_column_order
 
 if TYPE_CHECKING:
     import pandas
@@ -761,8 +768,11 @@ class ReZSLRegressor(
             At most 1.
         """
         check_is_fitted(self)
-        y = in_column_order(y, self.attribute_names_, "S")
-        return super().score(X, y, sample_weight)
+        y = attribute_rows(in_column_order(y, self.attribute_names_, "S"))
+        # R² has no unit; squares must neither over- nor underflow.
+        unit = power_of_two(np.abs(y).max(axis=0, initial=0))
+        predicted = self.predict(X).astype(np.float64) / unit
+        return r2_score(y / unit, predicted, sample_weight=sample_weight)
 
     # ---- the checked way in -------------------------------------------------
 
@@ -1308,6 +1318,7 @@ class ReZSLRegressor(
             )
         prototypes = np.asarray(prototypes)
         space = self._space.transform(prototypes)
+        self._space.check_range(space, names, self._space.dtype)
         self._space.check_directions(space, names)
         compare = prototype_scorer(space)
         if self._side is None:

@@ -128,9 +128,7 @@ class FeatureScaling:
                 scale[extreme] = unit * np.sqrt(
                     _mean_square(X[:, extreme] / unit, offset[extreme] / unit)
                 )
-            # Differences at the level of rounding are no differences.
-            noise = ROUNDING * np.finfo(X.dtype).eps * np.abs(offset)
-            scale[scale <= noise] = 1
+            scale = _beyond_rounding(scale, offset, X.dtype)
         return self._set(offset, scale, X.dtype)
 
     def fit_blocks(self, blocks, d, dtype):
@@ -157,8 +155,7 @@ class FeatureScaling:
         if self.how == "standard":
             shift = np.square((offset - near) / unit)
             scale = np.sqrt(np.maximum(square / n - shift, 0)) * unit
-            noise = ROUNDING * np.finfo(dtype).eps * np.abs(offset)
-            scale[scale <= noise] = 1
+            scale = _beyond_rounding(scale, offset, dtype)
         return self._set(offset, scale, dtype)
 
     def _set(self, offset, scale, dtype):
@@ -196,6 +193,16 @@ class FeatureScaling:
             extreme = np.flatnonzero(size != 1)
             X[extreme] /= size[extreme]
             X *= np.sqrt(X.shape[1]).astype(X.dtype) / np.where(length > 0, length, 1)
+
+
+def _beyond_rounding(scale, offset, dtype):
+    """The scale (d,), but for constant features the size of their value.
+
+    Differences at the level of rounding are no differences, and stay small beside
+    features of any unit. A feature that is always 0 has the scale 1.
+    """
+    noise = ROUNDING * np.finfo(dtype).eps * np.abs(offset)
+    return np.where(scale <= noise, power_of_two(np.abs(offset)), scale)
 
 
 def _mean_square(X, offset):
@@ -254,20 +261,38 @@ class AttributeSpace:
         self.offset, self.scale = offset, scale
         return self
 
-    def check_size(self, prototypes):
-        """Refuse prototypes (K, a) whose squares over- or underflow in this space."""
+    def check_size(self, prototypes, dtype=None):
+        """Refuse prototypes (K, a) whose squares over- or underflow in this space.
+
+        `dtype` is the precision of the squares; None: that of the space.
+        """
         space = np.abs(self.transform(prototypes))
         if not space.size:
             return
-        info = np.finfo(self.dtype)
+        dtype = np.dtype(dtype or self.dtype)
+        info = np.finfo(dtype)
         low = np.sqrt(info.tiny) / info.eps
         high = np.sqrt(info.max / (16 * space.shape[1]))
         if not low < space.max() < high:
             raise ValueError(
                 f"S holds values up to {np.abs(prototypes).max():.3g}, too "
                 f"{'small' if space.max() <= low else 'large'} to be squared in "
-                f"{self.dtype}; rescale the attributes, or set "
+                f"{dtype}; rescale the attributes, or set "
                 "attribute_scaling='standard'."
+            )
+
+    def check_range(self, space, names, dtype):
+        """Refuse rows (k, a') of this space that are not within the range of dtype."""
+        largest = np.abs(space).max(axis=1, initial=0)
+        beyond = ~(largest <= np.finfo(dtype).max)
+        if beyond.any():
+            which = (
+                np.flatnonzero(beyond) if names is None else np.asarray(names)[beyond]
+            )
+            raise ValueError(
+                f"the attributes of the classes {which[:5].tolist()} are too far from "
+                f"those of fit to be computed with in {np.dtype(dtype)}; check their "
+                "units, or give X in float64."
             )
 
     def transform(self, S):

@@ -104,7 +104,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
                 "over all classes of y. Describe them by attributes that differ."
             )
         if "attribute_scaling" in self._parameter_constraints:
-            self._space.check_size(attributes)
+            self._space.check_size(attributes, X.dtype)
         self._learn(self._features.transform(X), group, self._scaled(attributes))
         return self
 
@@ -115,6 +115,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
     def scorer(self, attributes, names=None):
         """Score any classes by their attributes; see ``rezsl_sk._scorers``."""
         P = self._scaled(np.asarray(attributes))
+        self._space.check_range(P, names, self._working_dtype)
         if self._needs_directions:
             self._space.check_directions(P, names)
         compare = equal_columns(self._comparer(P), P)

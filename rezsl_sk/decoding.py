@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_array, gen_batches
 
 from ._grouping import repeated_rows
+from ._scaling import power_of_two
 
 __all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated", "top_k"]
 
@@ -465,14 +466,23 @@ def _scorer(prototypes, metric):
     prototypes = prototypes.astype(np.float64, copy=False)
     origin = np.median(prototypes, axis=0)
     centred = prototypes - origin
+    # In units that are powers of two, one for the prototypes and one, as large or
+    # larger, for each prediction: squares must neither over- nor underflow.
+    unit = power_of_two(np.abs(centred).max()) * centred.any()
+    centred /= unit or 1
     size = np.square(centred).sum(1)
 
     def score(predictions):
         predictions = predictions - origin
+        own = np.maximum(unit, power_of_two(np.abs(predictions).max(1, keepdims=True)))
+        predictions /= own
+        share = unit / own
         squared = (
-            np.square(predictions).sum(1)[:, None] + size - 2 * predictions @ centred.T
+            np.square(predictions).sum(1, keepdims=True)
+            + np.square(share) * size
+            - 2 * share * (predictions @ centred.T)
         )
-        return -np.sqrt(np.maximum(squared, 0)).astype(dtype, copy=False)
+        return -(own * np.sqrt(np.maximum(squared, 0))).astype(dtype, copy=False)
 
     return equal_columns(score, prototypes)
 

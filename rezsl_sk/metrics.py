@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, overload
 
 import numpy as np
@@ -489,12 +489,15 @@ def _labels(y, name):
     """Labels (n,) as an array without missing ones, and their kind in a word."""
     _refuse_masked(y, name)
     y = column_or_1d(y, input_name=name)
+    wrong = []
     if y.dtype.kind == "f":
-        wrong = y[~(np.isfinite(y) & (y == np.trunc(y)))]
-        if len(wrong):
-            raise ValueError(
-                f"{name} must hold classes, names or whole numbers, got {wrong[0]}."
-            )
+        wrong = y[~(np.isfinite(y) & (y == np.trunc(y)))].tolist()
+    elif y.dtype == object:
+        wrong = [label for label in y.tolist() if _is_fraction(label)]
+    if wrong:
+        raise ValueError(
+            f"{name} must hold classes, names or whole numbers, got {wrong[0]}."
+        )
     if y.dtype != object:
         kind = {"U": "names", "S": "bytes", "M": "dates", "m": "durations"}
         return y, kind.get(y.dtype.kind, "numbers")
@@ -505,6 +508,11 @@ def _labels(y, name):
             f"{name} must hold classes of one kind, names or numbers, got {shown}."
         )
     return y, kinds.pop() if kinds else "numbers"
+
+
+def _is_fraction(label):
+    is_number = isinstance(label, Real) and not isinstance(label, Integral)
+    return is_number and not float(label).is_integer()
 
 
 def _kind(label):

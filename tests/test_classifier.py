@@ -534,3 +534,16 @@ def test_attributes_of_rows_are_for_callbacks_alone(X_y, table, monkeypatch, wat
 def test_a_table_beyond_the_precision_of_X_is_refused(X_y, table):
     with pytest.raises(ValueError, match="beyond the range of float32"):
         quick(table * 1e200).fit(*X_y)
+
+
+@pytest.mark.parametrize("make", [ReZSLRegressor, AttentionRegressor])
+@pytest.mark.parametrize(
+    "parameters", [{"batch_size": 0}, {"feature_weight": 2}, {"loss": "MSE"}]
+)
+def test_parameters_of_the_regressor_are_checked(make, parameters):
+    X = np.random.default_rng(0).normal(size=(12, 2, 3))
+    X = X if make is AttentionRegressor else X[:, 0]
+    clf = ZeroShotClassifier(make(**parameters))
+    name = next(iter(parameters))
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of {make.__name__}"):
+        clf.fit(X, np.arange(12) % 3)

@@ -526,3 +526,15 @@ def test_what_is_no_number_is_refused_in_a_sentence(decode, dtype):
         decode(bad, good)
     with pytest.raises(ValueError, match="^prototypes must hold real numbers, got"):
         decode(good, bad)
+
+
+@pytest.mark.parametrize("size", [2.0**-1000, 2.0**-540, 1.0, 2.0**400])
+@pytest.mark.parametrize("n_classes", [1, 4])
+def test_distances_of_any_size(size, n_classes):
+    rng = np.random.default_rng(0)
+    predictions, prototypes = rng.normal(size=(6, 3)), rng.normal(size=(n_classes, 3))
+    scores = prototype_scores(predictions * size, prototypes * size, metric="euclidean")
+    np.testing.assert_allclose(scores / size, -cdist(predictions, prototypes), 1e-12)
+    # Prototypes, or predictions, that are many times as far away.
+    far = prototype_scores(predictions * size, prototypes, metric="euclidean")
+    np.testing.assert_allclose(far, -cdist(predictions * size, prototypes), 1e-12)

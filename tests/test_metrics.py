@@ -89,6 +89,7 @@ MASKED = np.ma.array([0, 1], mask=[False, True])
         (pd.Series([1, None], dtype="Int64"), [1, 2], "whole numbers, got nan"),
         ([0.0, np.nan], [0, 1], "names or whole numbers, got nan"),
         ([0.5, 1.0], [0, 1], "names or whole numbers, got 0.5"),
+        (np.array([0.5, 1], object), [0, 1], "names or whole numbers, got 0.5"),
         ([0, 1], [np.inf, 1], "y_pred must hold.*got inf"),
         ([1j, 0], [0, 1], "Complex data not supported"),
         (MASKED, [0, 1], "y_true has masked values"),

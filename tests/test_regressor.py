@@ -339,6 +339,32 @@ def test_partial_fit_takes_the_prototypes_of_classes_to_come(X_S):
     assert reg.classification_loss_curve_[0] > 0
 
 
+@pytest.mark.parametrize("loss", ["remse", "mse"])
+def test_partial_fit_takes_continuous_targets_part_by_part(loss):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 4))
+    S = X @ rng.normal(size=(4, 3))
+    reg = quick(loss=loss, learning_rate_init=0.02, hidden_layer_sizes=())
+    for _ in range(60):
+        for part in np.split(np.arange(90), 3):
+            reg.partial_fit(X[part], S[part])
+    assert reg.prototypes_.shape == (0, 3) and reg.score(X, S) > 0.8
+
+
+@pytest.mark.parametrize("size", [2.0**-110, 2.0**90])
+def test_the_score_has_no_unit(X_S, size):
+    """Squares of float32 would be 0 or infinite, and R² wrong or NaN."""
+    X, S = X_S
+    S = S.astype(np.float32)
+    expected = quick().fit(X, S).score(X, S)
+    assert quick().fit(X, S * size).score(X, S * size) == pytest.approx(expected)
+    predicted = quick().fit(X, S).predict(X).astype(np.float64)
+    S = S.astype(np.float64)
+    left = np.square(S - predicted).sum(axis=0)
+    r2 = 1 - left / np.square(S - S.mean(axis=0)).sum(axis=0)
+    assert expected == pytest.approx(r2.mean())
+
+
 def test_early_stopping_holds_out_classes_and_keeps_the_best(X_S):
     X, S = X_S
     reg = quick(

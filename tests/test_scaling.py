@@ -97,6 +97,26 @@ def test_features_of_any_size_are_scaled_alike(how, size, in_blocks):
     np.testing.assert_allclose(scaled(X * size), scaled(X), rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [2.0**-90, 1.0, 2.0**90])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_the_rounding_of_a_constant_feature_stays_small_in_any_unit(
+    dtype, size, in_blocks
+):
+    """The mean of many 0.1 is not 0.1; what is left of it is no feature."""
+    X = np.column_stack([np.full(50, 0.1), np.zeros(50), np.arange(50.0)])
+    X = (X * size).astype(dtype)
+    scaling = FeatureScaling("standard")
+    if in_blocks:
+        scaling.fit_blocks(np.split(X, 5), 3, X.dtype)
+    else:
+        scaling.fit(X)
+    scaled = scaling.transform(X)
+    assert np.abs(scaled[:, 0]).max() < 100 * np.finfo(dtype).eps
+    assert not scaled[:, 1].any() and scaling.scale[1] == 1
+    np.testing.assert_allclose(scaled[:, 2].std(), 1, rtol=1e-6)
+
+
 # ---- every estimator, on a table of any size and offset -------------------------
 
 SIZES = {"hidden_layer_sizes": (4,), "max_iter": 1, "random_state": 0}
@@ -182,6 +202,24 @@ def test_the_default_fits_where_an_attribute_is_constant_within_a_fold(offset):
     np.testing.assert_allclose(
         moved._scores(X, P + offset), plain._scores(X, P), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("scaling", ["standard", None])
+def test_classes_beyond_the_precision_of_the_features_are_refused(scaling):
+    """In single precision their scores would be infinite, or NaN."""
+    table = np.random.default_rng(1).random((6, 4))
+    X, group = data(table, np.float32)
+    for make in (ESZSL, SAE, RidgePrototype, DEM, ReZSLRegressor):
+        model = clf = make(attribute_scaling=scaling)
+        if make is ReZSLRegressor:
+            model.set_params(**TRAINED)
+            clf = ZeroShotClassifier(model)
+        elif make is DEM:
+            model.set_params(**SIZES)
+        clf.set_params(class_attributes=(np.arange(6), table)).fit(X, group)
+        longer = clf.with_classes(([9], table[:1] * 1e80))
+        with pytest.raises(ValueError, match=r"classes \[9\] are too far from those"):
+            longer.predict(X)
 
 
 @pytest.mark.parametrize("size", [2.0**-660, 2.0**660])  # exact, about 1e±200
