@@ -47,6 +47,12 @@ def distinct_rows(S, known=None):
         ``rows[index]`` equals S up to rounding.
     """
     S = _numbers(S)
+    if not S.shape[1]:  # nothing tells them apart
+        S = np.zeros((len(S), 1), dtype=S.dtype)
+        rows, index = distinct_rows(
+            S, None if known is None else np.zeros((len(known), 1))
+        )
+        return rows[:, :0], index
     first, index = _distinct(S)
     rows = S[first] + S.dtype.type(0)
     order = np.lexsort(rows.T[::-1])

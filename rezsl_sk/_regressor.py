@@ -51,6 +51,7 @@ from ._scaling import (
     class_sums,
     power_of_two,
     unit_rows,
+    varies,
 )
 from ._training import (
     FusedObjective,
@@ -567,6 +568,14 @@ class ReZSLRegressor(
             scaling = self._new_scaling().fit(mine)
         if not resume:
             self._set_scaling(scaling, prototypes[trained])
+            varied = not trained.all() and varies(prototypes, X.dtype).any()
+            if varied and not len(self._space.varying):
+                raise ValueError(
+                    "no class can be told from another: every attribute has one value "
+                    f"over the {trained.sum()} of {len(trained)} training classes that "
+                    "early_stopping=True left. Lower validation_fraction, set another "
+                    "random_state or early_stopping=False."
+                )
             self._initialise(X.shape[1], X.dtype, generator)
         self.prototypes_ = prototypes if self._is_table else prototypes[:0]
         return trained, generator

@@ -168,6 +168,20 @@ class FeatureScaling:
             )
         return self
 
+    def check_size(self, X):
+        """Refuse X (n, d) as given whose squares over- or underflow when added up."""
+        largest = max(X.max(), -X.min())
+        if self.how is not None or largest == 0:
+            return
+        info = np.finfo(X.dtype)
+        low, high = np.sqrt(info.tiny) / info.eps, np.sqrt(info.max / 16 / X.size)
+        if not low < largest < high:
+            raise ValueError(
+                f"X holds values up to {largest:.3g}, too "
+                f"{'small' if largest <= low else 'large'} to be squared in {X.dtype}; "
+                "rescale the features, or set feature_scaling='standard'."
+            )
+
     def transform(self, X):
         """X (n, d) scaled, in its own precision; X itself where nothing is done.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.linalg import eigh, solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.base import BaseEstimator
@@ -95,6 +95,7 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
         self._features = FeatureScaling(self.feature_scaling).fit(X)
+        self._features.check_size(X)
         self._space = AttributeSpace(self.attribute_scaling)
         self._space.fit(attributes, np.float64)
         self.constant_attributes_ = self._space.constant
@@ -215,8 +216,8 @@ class ESZSL(_Baseline):
         left[np.diag_indices_from(left)] += self.feature_penalty
         right = P.T @ P / K
         right[np.diag_indices_from(right)] += self.attribute_penalty
-        half = solve(left, XY @ P, assume_a="pos")
-        coef = solve(right, half.T, assume_a="pos").T
+        half = _solve(left, XY @ P, "feature")
+        coef = _solve(right, half.T, "attribute").T
         self.coef_ = coef.astype(X.dtype)
 
     def _comparer(self, P):
@@ -1070,6 +1071,18 @@ class _Cosine(_Embedding):
         X, embedded = output
         logits = F.normalize(X) @ F.normalize(embedded).T
         return F.cross_entropy(logits * self.scale, group)
+
+
+def _solve(matrix, right, what):
+    """The solution of a positive definite system."""
+    try:
+        return cho_solve(cho_factor(matrix), right)
+    except LinAlgError:
+        raise ValueError(
+            f"{what}_penalty is lost in the rounding of squared {what}s, which go up "
+            f"to {matrix.diagonal().max():.2g} in the mean: raise it, or set "
+            f"{what}_scaling='standard'."
+        ) from None
 
 
 def _gram(X: np.ndarray) -> np.ndarray:

@@ -359,3 +359,31 @@ def test_known_ballparks(model, name, low, high, xlsa17):
     answers = clf.predict(X[data.test_unseen])
     T1 = mean_per_class_accuracy(data.y[data.test_unseen], answers)
     assert low < T1 < high
+
+
+@pytest.mark.parametrize(
+    ("parameters", "X_size", "size", "message"),
+    [
+        ({"attribute_scaling": "center"}, 1, 1e120, "attribute_penalty is lost in"),
+        ({"feature_scaling": None}, 1e120, 1, "feature_penalty is lost in"),
+    ],
+)
+def test_penalties_too_small_for_the_units_are_a_sentence(
+    parameters, X_size, size, message
+):
+    rng = np.random.default_rng(0)
+    X, table = rng.normal(size=(6, 8)) * X_size, rng.normal(size=(3, 5)) * size
+    clf = ESZSL((np.arange(3), table), **parameters)
+    with pytest.raises(ValueError, match=message):
+        clf.fit(X, np.arange(6) % 3)
+
+
+@pytest.mark.parametrize("size", [2.0**90, 2.0**-70])
+@pytest.mark.parametrize("model", ALL, ids=IDS)
+def test_unscaled_features_that_cannot_be_squared_are_a_sentence(
+    model, size, data, seen
+):
+    X, y = seen
+    clf = with_table(model, data, feature_scaling=None)
+    with pytest.raises(ValueError, match="X holds values up to .* to be squared"):
+        clf.fit((X * size).astype(np.float32), y)

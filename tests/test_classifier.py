@@ -547,3 +547,23 @@ def test_parameters_of_the_regressor_are_checked(make, parameters):
     name = next(iter(parameters))
     with pytest.raises(ValueError, match=f"The '{name}' parameter of {make.__name__}"):
         clf.fit(X, np.arange(12) % 3)
+
+
+@pytest.mark.filterwarnings("ignore:1 sets of classes have equal attributes")
+@pytest.mark.parametrize("make", [ReZSLRegressor, AttentionRegressor])
+def test_classes_held_out_may_be_those_that_differ(make):
+    X = np.random.default_rng(0).normal(size=(60, 2, 3))
+    X = X if make is AttentionRegressor else X[:, 0]
+    y, table = np.arange(60) % 6, np.zeros((6, 2))
+    table[3] = 1
+    said = set()
+    for seed in range(12):
+        regressor = make(early_stopping=True, max_iter=1, random_state=seed)
+        clf = ZeroShotClassifier(regressor, (np.arange(6), table))
+        try:
+            clf.fit(X, y)
+        except ValueError as error:
+            said.add(str(error)[:33])
+        else:
+            said.add("fitted")
+    assert said == {"fitted", "no class can be told from another"}

@@ -247,3 +247,12 @@ def test_rows_of_seen_classes_are_seen_in_any_precision(noisy):
     expected = gzsl_scorer(quick().fit(X[train], exact[train]), X[test], exact[test])
     for y in (S, S.astype(np.float64) * (1 + 3e-8)):
         assert gzsl_scorer(reg, X[test], y[test]) == pytest.approx(expected, abs=0.05)
+
+
+def test_rows_without_columns_are_one():
+    rows, index = distinct_rows(np.empty((3, 0)))
+    assert rows.shape == (1, 0) and index.tolist() == [0, 0, 0]
+    rows, index = distinct_rows(np.empty((3, 0)), np.empty((2, 0)))
+    assert rows.shape == (2, 0) and index.tolist() == [0, 0, 0]
+    rows, index = distinct_rows(np.empty((2, 4)), np.empty((0, 4)))
+    assert rows.shape[1] == 4 and len(index) == 2
