@@ -1,5 +1,6 @@
 """The cache and files that are damaged, changed, or written by a stranger."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -18,7 +19,7 @@ from rezsl_sk import (
     ZeroShotClassifier,
     feature_cache,
 )
-from rezsl_sk._storage import child
+from rezsl_sk._storage import child, seal
 from rezsl_sk.baselines import ESZSL
 from rezsl_sk.feature_cache import (
     CacheError,
@@ -356,6 +357,16 @@ def test_parts_that_do_not_fit(old, name, values, match):
 
 
 # -- damage -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spans", [[[-5, 1]], [[0, 10**9]], [[5, 1], [2, 1]], {}, 7])
+def test_a_seal_with_impossible_spans(new, spans):
+    content, text = new.read_bytes(), json.dumps(spans).encode()
+    tail = bytes(32) + len(text).to_bytes(8, "little") + seal.MARK
+    new.write_bytes(content + text + tail)
+    for look in (FeatureCache, inspect_cache, verify_cache):
+        with pytest.raises(CacheError, match="its bytes are not those"):
+            look(new)
 
 
 def test_everything_has_a_checksum_in_hdf5(new):
