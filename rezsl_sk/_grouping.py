@@ -18,6 +18,12 @@ def spacing(dtype):
     return float(np.finfo(np.float32 if narrow else np.float64).eps)
 
 
+def power_of_two(size):
+    """The power of two at or below each size, 1 for 0: to divide by it is exact."""
+    exponent = np.frexp(np.where(np.isfinite(size) & (size > 0), size, 1))[1]
+    return np.ldexp(1.0, np.clip(exponent - 1, -1000, 1000))
+
+
 def distinct_rows(S, known=None):
     """Distinct rows of S and the number of each row's one.
 

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from sklearn.utils import gen_batches
 
 from ._blocks import Rows
-from ._grouping import ROUNDING, spacing
+from ._grouping import ROUNDING, power_of_two, spacing
 
 CACHED_ROWS = 256  # several passes over so few rows read memory once
 BLOCK_ROWS = 8192  # scaled at a time: no second copy of the data in double precision
@@ -32,12 +32,6 @@ def varies(rows, precision=None):
     # Halves: the range of numbers near the largest float must not overflow.
     spread = wide.max(axis=0) / 2 - wide.min(axis=0) / 2
     return spread > ROUNDING * eps / 2 * np.abs(wide).max(axis=0)
-
-
-def power_of_two(size):
-    """The power of two at or below each size, 1 for 0: to divide by it is exact."""
-    exponent = np.frexp(np.where(np.isfinite(size) & (size > 0), size, 1))[1]
-    return np.ldexp(1.0, np.clip(exponent - 1, -1000, 1000))
 
 
 def column_mean_std(rows):

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array, gen_batches
 
-from ._grouping import repeated_rows
-from ._scaling import power_of_two
+from ._grouping import power_of_two, repeated_rows
 
 __all__ = ["nearest_prototype", "prototype_scores", "stack_calibrated", "top_k"]
 
