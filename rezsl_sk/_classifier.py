@@ -12,10 +12,8 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 
 from ._atomic import all_or_nothing
 from ._attention import AttentionRegressor
-from ._company import refuse_other_labels
 from ._regressor import ReZSLRegressor, shown_to_callbacks
 from ._zero_shot import ZeroShotMixin
-from .decoding import relative_scores
 
 if TYPE_CHECKING:
     import pandas
@@ -241,15 +239,12 @@ class ZeroShotClassifier(CallbackSupportMixin, ZeroShotMixin, BaseEstimator):
     def _rows_at_once(self):
         return self.regressor_._rows_at_once
 
+    @property
+    def _scale(self):
+        return self.regressor_._scale
+
     def _attribute_space(self):
         return self.regressor_._space
-
-    def _of_logits(self, X, function):
-        X = self._check_X(X)
-        refuse_other_labels(self)
-        columns, score = self._calibrated_scorer(relative_scores)
-        scale = self.regressor_._scale
-        return self._in_blocks(X, columns, lambda X: function(score(X) * scale, axis=1))
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "regressor_")

@@ -13,10 +13,14 @@ from numpy.typing import ArrayLike
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+)
 
 from ._blocks import in_dtype, working_dtype
-from ._interrupts import nested_fits
+from ._interrupts import nested_fits, users_level
 from ._regressor import ReZSLRegressor
 from ._scaling import AttributeSpace
 from ._scorers import (
@@ -33,9 +37,9 @@ from ._stack_weights import (
     member_spreads,
     unseen_problem,
 )
-from ._zero_shot import ZeroShotMixin
+from ._zero_shot import ZeroShotMixin, check_seen_rows
 from .baselines import DEM, ESZSL, ClassNormalizedEmbedding
-from .decoding import score_rows
+from .decoding import equal_columns, score_rows
 from .model_selection import GZSLKFold
 
 if TYPE_CHECKING:
@@ -75,7 +79,8 @@ class ZeroShotStackingClassifier(ZeroShotMixin, BaseEstimator):
 
     seen_penalty : float or "auto", default="auto"
         Taken off the scores of seen classes, which are logarithms of probabilities.
-        "auto" learns it together with the weights; 0 where no candidate is unseen.
+        "auto" learns it together with the weights; it is 0 with ``candidates="seen"``
+        or "unseen", and without a table.
 
     cv : int, default=5
         Number of folds of the seen classes, at least 2. With fewer than 40 seen classes
@@ -193,7 +198,7 @@ constant_attributes_, seen_penalty_
         probabilities : ndarray of shape (n, k)
             Of ``classes_``; each row sums to 1.
         """
-        return self._of_scores(X, softmax)
+        return self._of_logits(X, softmax)
 
     def predict_log_proba(self, X: ArrayLike) -> np.ndarray:
         """Logarithm of :meth:`predict_proba`.
@@ -207,12 +212,7 @@ constant_attributes_, seen_penalty_
         -------
         log_probabilities : ndarray of shape (n, k)
         """
-        return self._of_scores(X, log_softmax)
-
-    def _of_scores(self, X, function):
-        X = self._check_X(X)
-        columns, score = self._calibrated_scorer()
-        return self._in_blocks(X, columns, lambda X: function(score(X), axis=1))
+        return self._of_logits(X, log_softmax)
 
     # ---- what the mixin asks for --------------------------------------------
 
@@ -246,7 +246,7 @@ constant_attributes_, seen_penalty_
                 total = total + weight * member(X)
             return total
 
-        return score
+        return equal_columns(score, self._space.transform(attributes))
 
     def _choose_penalty(self, X, group):
         return 0.0 if self.seen_penalty == "auto" else super()._choose_penalty(X, group)
@@ -305,18 +305,19 @@ constant_attributes_, seen_penalty_
             warnings.warn(
                 f"the member {name!r} of the stack is left out, because it could not "
                 f"be fitted on the folds: {why}",
-                stacklevel=6,
+                stacklevel=users_level(),
             )
         self.names_ = names
         folds = [
             FoldScores(
-                np.stack([scores[name][i] for name in names]),
+                np.stack([scores[name].pop(0) for name in names]),
                 group[fold.test],
                 np.isin(np.arange(n_classes), group[fold.train]),
             )
-            for i, fold in enumerate(folds)
+            for fold in folds
         ]
         penalty = None if self.seen_penalty == "auto" else float(self.seen_penalty)
+        choice = self._candidates if isinstance(self._candidates, str) else "some"
         if n_classes < 4:
             # Nothing can be held out: the members count alike.
             spread = folds[0].scores.std(axis=2).mean(axis=1)
@@ -332,15 +333,19 @@ constant_attributes_, seen_penalty_
             ]
             among_unseen = unseen_problem(folds)
             self.accuracies_ = _accuracies(among_unseen)
-            if isinstance(self._candidates, str) and self._candidates == "unseen":
+            if choice == "unseen":
                 problem, penalty = among_unseen, penalty or 0.0
             else:
                 problem = generalised_problem(folds)
+                if penalty is None and choice != "seen" and self._has_table:
+                    for fold in folds:
+                        check_seen_rows(fold.column, fold.seen)
             self.weights_, penalty = learn_weights(
                 problem, pull=1 / n_classes, penalty=penalty
             )
-        if np.isin(self.classes_, self.seen_classes_).all():
-            penalty = 0.0 if self.seen_penalty == "auto" else penalty
+        # Without a table, and with candidates="seen", no unseen class can be added.
+        if self.seen_penalty == "auto" and (choice == "seen" or not self._has_table):
+            penalty = 0.0
         self.seen_penalty_ = penalty
         return names
 
@@ -381,6 +386,8 @@ def _fold_scores(member, X, group, attributes, fold):
         scores = np.concatenate(parts)
         if not np.isfinite(scores).all():
             return None, "its scores are not finite"
+    except InvalidParameterError:
+        raise  # a mistake of the user's, and no property of the data
     except Exception as error:
         return None, f"{type(error).__name__}: {error}"
     return scores, None
@@ -408,6 +415,10 @@ def _checked_members(estimators):
             raise ValueError(
                 f"two members of the stack are called {name!r}; rename one."
             )
+        if isinstance(estimator, ZeroShotStackingClassifier):
+            raise ValueError(
+                f"the member {name!r} is a stack itself; give its members to this one."
+            )
         if hasattr(estimator, "fit_classes") and hasattr(estimator, "scorer"):
             members[name] = estimator
         elif hasattr(estimator, "predict_proba") and is_classifier(estimator):
@@ -420,6 +431,9 @@ def _checked_members(estimators):
                 "must be a zero-shot classifier of this package, a regressor, or a "
                 "classifier with predict_proba."
             )
+        # scikit-learn does not check parameters of what is fitted within a fit.
+        if hasattr(estimator, "_parameter_constraints"):
+            estimator._validate_params()
     if not members:
         raise ValueError("estimators is an empty list; a stack needs a member.")
     return members

@@ -34,6 +34,7 @@ from ._scaling import AttributeSpace
 from .decoding import (
     SCORE_ROWS,
     highest_calibrated,
+    relative_scores,
     score_rows,
     stack_calibrated,
 )
@@ -69,6 +70,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
     _streams = False
     _attribute_names = None  # of a table that has any
     _rows_at_once = SCORE_ROWS  # at most
+    _scale = 1.0  # of scores, to be logarithms of probabilities
 
     _zero_shot_constraints: dict = {
         "class_attributes": "no_validation",
@@ -237,7 +239,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
                 f"{beyond[:5].tolist()}{' and more' if len(beyond) > 5 else ''}. Their "
                 "samples count as errors; name classes as class_attributes does, or "
                 "set candidates.",
-                stacklevel=2,
+                stacklevel=users_level(),
             )
         return super().score(X, y, sample_weight)
 
@@ -453,11 +455,7 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
             else:
                 scores = model._in_blocks(X[test], np.arange(n_classes), score)
             seen = np.isin(np.arange(n_classes), inside)
-            if not seen[group[test]].any():
-                raise ValueError(
-                    "seen_penalty='auto' needs seen classes with at least 2 samples, "
-                    "to hold one out; set a number instead."
-                )
+            check_seen_rows(group[test], seen)
             curves.append(seen_unseen_curve(group[test], scores, seen))
         grid = np.unique(np.concatenate([curve.penalty[1:] for curve in curves]))
         H = np.mean([harmonic_mean(*curve.at(grid)) for curve in curves], axis=0)
@@ -492,6 +490,14 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
         penalty = self.seen_penalty_
         return columns, lambda X, *more: calibrate(score(X), seen, penalty, *more)
 
+    def _of_logits(self, X, function):
+        """A function, such as softmax, of the candidates' scores times ``_scale``."""
+        X = self._check_X(X)
+        refuse_other_labels(self)
+        columns, score = self._calibrated_scorer(relative_scores)
+        scale = self._scale
+        return self._in_blocks(X, columns, lambda X: function(score(X) * scale, axis=1))
+
     def _ranking(self, prototypes, classes):
         """Names of the candidates, which of them are scored in turn, the ranker.
 
@@ -521,6 +527,15 @@ class ZeroShotMixin(TableReprMixin, ClassifierMixin):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "seen_penalty_")
+
+
+def check_seen_rows(column, seen):
+    """Refuse to choose a penalty where no row of a class of training was held out."""
+    if not seen[column].any():
+        raise ValueError(
+            "seen_penalty='auto' needs seen classes with at least 2 samples, to hold "
+            "one out; set a number instead."
+        )
 
 
 def check_classes(classes):

@@ -9,6 +9,7 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import get_scorer
 from sklearn.naive_bayes import GaussianNB
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -201,6 +202,7 @@ def test_all_members_failing_is_an_error(rows, table):
         (["eszsl"], "pairs"),
         ([("a", ESZSL()), ("a", ESZSL())], "two members of the stack are called 'a'"),
         ([("a", object())], "'a' is of type object"),
+        ([("a", ZeroShotStackingClassifier())], "'a' is a stack itself"),
     ],
 )
 def test_wrong_members_are_a_sentence(rows, table, estimators, message):
@@ -236,12 +238,47 @@ def test_with_classes_adds_a_class_without_retraining(data, rows):
     clf = ZeroShotStackingClassifier(
         CHEAP, (data.class_names[seen], data.attributes[seen])
     ).fit(*rows)
-    assert clf.seen_penalty_ == 0
     new = data.unseen_classes
     more = clf.with_classes((data.class_names[new], data.attributes[new]))
     whole = ZeroShotStackingClassifier(CHEAP, (data.class_names, data.attributes))
     whole.fit(*rows)
     np.testing.assert_allclose(more.class_scores(rows[0]), whole.class_scores(rows[0]))
+    # The penalty was learnt without the new classes, and is theirs, too.
+    assert more.seen_penalty_ == whole.seen_penalty_ > 0
+
+
+def test_probabilities_are_refused_for_other_labels(data, rows, table):
+    clf = ZeroShotStackingClassifier(CHEAP, table, "unseen").fit(*rows)
+    few = np.isin(data.labels, data.seen_classes[: len(clf.classes_)])
+    with pytest.raises(ValueError, match="takes the columns of the scores"):
+        get_scorer("neg_log_loss")(clf, data.X[few], data.y[few])
+
+
+def test_classes_with_equal_attributes_have_equal_scores(data, rows):
+    attributes = np.vstack([data.attributes, data.attributes])
+    names = [*data.class_names, *(f"again {name}" for name in data.class_names)]
+    with pytest.warns(UserWarning, match="equal attributes"):
+        clf = ZeroShotStackingClassifier("auto", (names, attributes), cv=2).fit(*rows)
+    scores = clf.class_scores(data.X, names)
+    np.testing.assert_array_equal(*np.hsplit(scores, 2))
+
+
+def test_a_wrong_parameter_of_a_member_is_an_error(rows, table):
+    for member in (ESZSL(feature_penalty=-0.5), Ridge(alpha=-1.0)):
+        with pytest.raises(ValueError, match="_penalty|alpha"):
+            ZeroShotStackingClassifier([("wrong", member), *CHEAP], table).fit(*rows)
+
+
+def test_one_sample_a_class_is_too_few_to_learn_the_penalty(data, rows, table):
+    first = np.unique(rows[1], return_index=True)[1]
+    X, y = rows[0][first], rows[1][first]
+    clf = ZeroShotStackingClassifier(CHEAP, table)
+    with (
+        pytest.raises(ValueError, match="at least 2 samples"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # of scikit-learn: so many classes
+        clf.fit(X, y)
 
 
 def test_a_fitted_stack_keeps_no_rows_and_pickles(auto, data):
