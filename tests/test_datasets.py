@@ -510,7 +510,7 @@ def test_other_splits_file(raw, put):
     root = put(raw)
     (root / "SET" / "att_splits.mat").rename(root / "SET" / "mine.mat")
     assert load_xlsa17(root, "SET", splits="mine").X is not None
-    with pytest.raises(FileNotFoundError, match=r"holds mine\.mat, res101\.mat"):
+    with pytest.raises(FileNotFoundError, match=r": mine\.mat, res101\.mat\. Copy"):
         load_xlsa17(root, "SET")
 
 
