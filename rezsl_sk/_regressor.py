@@ -1069,9 +1069,11 @@ class ReZSLRegressor(
         schedule = None if partial else self._schedule(n_steps)
         parameters = heads.parameters_of(slice(None))
         groups = [(parameters, self.learning_rate_init, self.weight_decay)]
-        if isinstance(objective, Objective) and list(objective.parameters()):
-            # A loss's own parameters are not decayed.
-            groups.append((list(objective.parameters()), self.learning_rate_init, 0.0))
+        # A loss's own parameters are not decayed. Without its term it has no gradient.
+        if isinstance(objective, Objective) and self.regression_weight:
+            own = list(objective.parameters())
+            if own:
+                groups.append((own, self.learning_rate_init, 0.0))
         optimizer = Optimizer(
             self.solver, groups, momentum=self.momentum, schedule=schedule
         )

@@ -971,3 +971,17 @@ def test_prototypes_in_every_form_name_the_same_classes(data, X_S):
         reg.predict(X, prototypes=(data.attributes, names))
     with pytest.raises(ValueError, match="looks transposed"):
         reg.predict(X, prototypes=frame.T)
+
+
+@pytest.mark.parametrize("solver", ["adamw", "sgd"])
+def test_a_loss_with_parameters_may_have_no_weight(solver):
+    """Its noise then has no gradient, which torch's optimisers do not take."""
+    rng = np.random.default_rng(0)
+    S = rng.normal(size=(6, 4))[np.arange(60) % 6]
+    X = rng.normal(size=(60, 5))
+    settings = {"regression_weight": 0.0, "solver": solver, "max_iter": 2}
+    bmc, mse = (
+        ReZSLRegressor((), loss=loss, random_state=0, **settings).fit(X, S)
+        for loss in ("bmc", "mse")
+    )
+    np.testing.assert_allclose(bmc.coefs_[0], mse.coefs_[0], rtol=1e-6, atol=1e-8)
