@@ -511,7 +511,6 @@ class ReZSLRegressor(
 
     def fit_classes(self, X, group, attributes, attribute_names=None):
         """Learn from the seen classes; see ``rezsl_sk._scorers``."""
-        self._validate_params()
         X, S, prototypes = self._class_data(X, group, attributes, attribute_names)
         return self._fit(X, S, prototypes, group, is_table=True)
 

@@ -92,7 +92,6 @@ class _Baseline(ZeroShotMixin, BaseEstimator):
 
     def fit_classes(self, X, group, attributes):
         """Learn from the seen classes; see ``rezsl_sk._scorers``."""
-        self._validate_params()
         X = in_dtype(X, working_dtype(X))
         self._working_dtype = X.dtype
         self._features = FeatureScaling(self.feature_scaling).fit(X)

@@ -443,11 +443,10 @@ def command(root, out, *options):
 
 
 def stoppable():
-    """Before a process starts that the test will stop in the middle of its run."""
-    # A shell's background jobs, such as a CI, have the signal ignored.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # On a busy machine the run must not be over before the test has had its turn.
-    os.nice(15)
+    """Before a process starts that the test will stop."""
+    # Background jobs of a shell, such as a CI, have one signal ignored, nohup another.
+    for end in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(end, signal.SIG_DFL)
 
 
 @needs_timm

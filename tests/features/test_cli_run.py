@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pty
 import re
+import signal
 import sys
 import termios
 import time
@@ -174,6 +175,8 @@ def test_ctrl_c_in_a_terminal(make_images, tmp_path):
     args += ["--workers", "2"]
     pid, terminal = pty.fork()
     if pid == 0:
+        # Background jobs of a shell, such as a CI, have the signal ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         termios.tcsetwinsize(0, (24, 80))
         os.execv(sys.executable, [sys.executable, *args])
     shown, pressed, status = b"", 0, None
