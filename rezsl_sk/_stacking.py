@@ -57,7 +57,7 @@ HELD_OUT_CLASSES = 40
 
 
 class ZeroShotStackingClassifier(ZeroShotMixin, BaseEstimator):
-    r"""Several methods together, each weighed by what it is worth on unseen classes.
+    """Several methods together, each weighed by what it is worth on unseen classes.
 
     No zero-shot method is the best on all data. This classifier fits several, scores
     classes by a weighted sum of their scores, and learns the weights where no test
