@@ -567,13 +567,3 @@ def test_classes_held_out_may_be_those_that_differ(make):
         else:
             said.add("fitted")
     assert said == {"fitted", "no class can be told from another"}
-
-
-def test_wrong_parameters_of_the_regressor_are_refused_before_training():
-    data = make_zero_shot(random_state=0)
-    rows = data.trainval
-    clf = ZeroShotClassifier(
-        ReZSLRegressor(learning_rate_init=-1.0), (data.class_names, data.attributes)
-    )
-    with pytest.raises(ValueError, match="'learning_rate_init' parameter"):
-        clf.fit(data.X[rows], data.y[rows])

@@ -188,3 +188,14 @@ def test_shared_space_centres_where_rows_and_classes_have_other_origins(
 def test_shared_space_refuses_a_table_of_another_width():
     with pytest.raises(ValueError, match="X has 6 columns and the table 5"):
         SharedSpace().fit_classes(np.ones((2, 6)), np.array([0, 1]), np.eye(2, 5))
+
+
+def test_feature_weights_keep_small_differences_of_a_wide_table():
+    """The table is centred before it is cast to the precision of X."""
+    x, far = X.astype(np.float32), 1e4
+    scores = [
+        FeatureWeights().fit_classes(x, GROUP, SEEN + shift).scorer(UNSEEN + shift)
+        for shift in (0.0, far)
+    ]
+    x = X_UNSEEN.astype(np.float32)
+    np.testing.assert_allclose(scores[1](x), scores[0](x), atol=2e-5)

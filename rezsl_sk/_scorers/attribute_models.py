@@ -6,7 +6,7 @@ numbers alone; labels are the classifiers' business.
 """
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
 from .._scaling import AttributeSpace
@@ -15,13 +15,6 @@ from ..decoding import prototype_scorer
 # Below it a probability is no evidence any more: models that answer 0 (a tree, a naive
 # Bayes of many features) would rule a class out by a single attribute.
 LEAST_PROBABILITY = 1e-6
-
-
-def attribute_model(estimator, attribute_scaling="standard"):
-    """The class scorer around a scikit-learn regressor or classifier."""
-    if is_classifier(estimator):
-        return ClassifiedAttributes(estimator)
-    return RegressedAttributes(estimator, attribute_scaling)
 
 
 class RegressedAttributes(BaseEstimator):

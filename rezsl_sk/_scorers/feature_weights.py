@@ -26,11 +26,11 @@ class FeatureWeights(BaseEstimator):
     def fit_classes(self, X, group, attributes):
         """Learn the weights; see ``rezsl_sk._scorers``."""
         self._features = FeatureScaling(self.feature_scaling).fit(X)
-        self._varying = AttributeSpace(None).fit(attributes).varying
+        self._varying = AttributeSpace(None).fit(attributes, X.dtype).varying
         self._side = FeatureSide().fit(
             self._features.transform(X),
             group,
-            attributes[:, self._varying].astype(X.dtype),
+            attributes[:, self._varying],
             self.random_state,
         )
         return self
